@@ -1,0 +1,109 @@
+"""Every error the product raises on purpose. Each branch means one next step and has one exit code.
+
+::
+
+    NewsletterError                 (never raised itself)
+    ├── UsageError            2     the call or the configuration is wrong: change it, run again
+    │   └── ConfigError       2     … newsletter.toml, .env or the environment, with the key
+    ├── ContentError          3     an issue can't be read: it carries every Finding of the folder
+    │   └── TemplateError     3     … a template can't be compiled, with file, line and column
+    ├── ChecksFailed          4     the issue can be read and must not be sent as it is
+    ├── Refused               5     the product will not do this now: mode, count, paused
+    ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
+    ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
+    ├── Unfinished            8     stopped before the end: run the same command again
+    └── TransportError              raised by transports only, caught by ``sending``
+        ├── TransportUnavailable    the provider can't be reached: try later, nobody is charged
+        └── TransportRejected       the provider refuses us (key, sender, policy): pause the campaign
+
+Anything else that escapes is a bug and exits 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from newsletter.model import Finding
+
+
+class NewsletterError(Exception):
+    """What went wrong (``str(error)``) and, in ``hint``, the one thing to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(NewsletterError):
+    """The command was called in a way it can't serve."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting or a secret is missing or wrong; the message names the file and the key."""
+
+
+class ContentError(NewsletterError):
+    """An issue folder that can't become an ``Issue``. All its findings are reported at once."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, findings: Sequence[Finding] = (), *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class TemplateError(ContentError):
+    """A template that can't be rendered or compiled."""
+
+
+class ChecksFailed(NewsletterError):
+    """Checks found errors that nobody waived."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, findings: Sequence[Finding] = (), *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class Refused(NewsletterError):
+    """A deliberate no. Nothing was changed and nothing left the machine."""
+
+    exit_code = 5
+
+
+class DatabaseError(NewsletterError):
+    """The database can't be opened, read or written as it is."""
+
+    exit_code = 6
+
+
+class UnknownDeliveries(NewsletterError):
+    """A campaign ended with copies of which nobody can say whether they arrived."""
+
+    exit_code = 7
+
+
+class Unfinished(NewsletterError):
+    """A campaign stopped before its end; the ledger holds where, and the same command goes on."""
+
+    exit_code = 8
+
+
+class TransportError(NewsletterError):
+    """A lane could not do its work. Never about one recipient: those are ``Outcome`` values."""
+
+
+class TransportUnavailable(TransportError):
+    """The provider can't be reached or asks us to come back later."""
+
+
+class TransportRejected(TransportError):
+    """The provider refuses us as a sender; trying again without a person would not help."""

@@ -1,0 +1,20 @@
+"""When to try again. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+PATIENCE = timedelta(minutes=15)
+"""How long a sending process waits for the next retry before it ends and says when to run it again."""
+
+
+def retry_at(failures: int, schedule: Sequence[timedelta], now: datetime) -> datetime | None:
+    """The next try after the ``failures``-th failure (1-based); None when the schedule is used up."""
+    if failures > len(schedule):
+        return None
+    return now + schedule[failures - 1]

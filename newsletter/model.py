@@ -1,0 +1,358 @@
+"""The nouns of the product, as frozen values. Standard library only; nothing in here reads or writes anything.
+
+The words are those of the glossary (docs/glossary.md): an *issue* is content, an *email* is what it compiles to,
+a *campaign* is one issue to one list, a *delivery* is one campaign to one recipient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date, datetime
+
+# --- content -----------------------------------------------------------------------------------------------------
+
+
+class Level(StrEnum):
+    """An error stops a send; a warning informs."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, where it stands, and what to do about it."""
+
+    code: str
+    level: Level
+    file: str  # relative to the project, with forward slashes
+    message: str  # what is wrong, one sentence
+    hint: str = ""  # what to do, one sentence
+    line: int | None = None  # 1-based
+    column: int | None = None  # 1-based
+    where: str = ""  # key path, e.g. "related.3.url": what `[[waive]] where` names
+    waived: str = ""  # the reason given for waiving it
+
+    @property
+    def place(self) -> str:
+        """``file:line:column`` or ``file: key.path``, as far as known."""
+        spot = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return f"{spot} [{self.where}]" if self.where else spot
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that travels with the mail. We never alter its bytes."""
+
+    name: str  # as the issue writes it, e.g. "images/scan.png": rendered as `image:NAME`
+    media_type: str  # image/png, image/jpeg or image/gif
+    data: bytes = field(repr=False)
+    width: int  # pixels
+    height: int  # pixels
+    alt: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the bytes: the Content-ID and the hosted file name come from it."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The paper a summary is about."""
+
+    title: str
+    journal: str = ""
+    doi: str = ""  # bare: 10.1371/…
+    url: str = ""
+    published: date | None = None
+
+    @property
+    def link(self) -> str:
+        """Where the original can be read; the DOI wins because publishers keep it alive."""
+        return f"https://doi.org/{quote(self.doi, safe='/():;.,-_')}" if self.doi else self.url
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One of the three parts of a lead: found, why it matters, what it does not show."""
+
+    heading: str  # plain text, may hold merge tags
+    body: str  # Markdown, raw HTML off
+    line: int  # of the heading in lead.md, 1-based
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The main summary of an issue."""
+
+    title: str
+    sections: tuple[Section, Section, Section]
+    source: Source
+    picture: Picture | None = None
+    topics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Teaser:
+    """A short pointer to a related article."""
+
+    title: str
+    text: str
+    url: str
+    date: date
+    pin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A person's reason for sending in spite of a finding."""
+
+    code: str
+    where: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One edition's content, validated."""
+
+    slug: str
+    subject: str
+    preheader: str
+    date: date
+    period: str
+    lead: Lead
+    number: int | None = None
+    related: tuple[Teaser, ...] = ()
+    banned: tuple[str, ...] = ()
+    closing: str = ""  # Markdown
+    closing_file: str = ""  # which file it came from, for messages
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The folder as messages name it."""
+        return f"issues/{self.slug}"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a reader may know about the publisher: all that templates see of the configuration."""
+
+    name: str  # short and discreet: what an inbox shows
+    full_name: str
+    base_url: str  # https://…, no slash at the end
+    postal_address: str
+    reply_to: str
+    language: str = "en"
+
+
+# --- email -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Email:
+    """An issue compiled once. Subject, html and text still hold merge tags; pictures stand as ``image:NAME``."""
+
+    title: str  # of the lead: fills @@issue_title@@
+    subject: str
+    preheader: str
+    html: str
+    text: str
+    language: str
+    view_path: str  # "/archive/2026-12"
+    pictures: tuple[Picture, ...] = ()
+    edition: str = "standard"
+
+    @cached_property
+    def digest(self) -> str:
+        """One hash over everything a reader gets: previewed, approved and sent bytes are compared by it."""
+        seen = hashlib.sha256()
+        fields = (
+            self.title,
+            self.subject,
+            self.preheader,
+            self.html,
+            self.text,
+            self.language,
+            self.view_path,
+            self.edition,
+        )
+        for part in (*fields, *(f"{p.name} {p.media_type} {p.alt} {p.sha256}" for p in self.pictures)):
+            data = part.encode("utf-8")
+            seen.update(len(data).to_bytes(8, "big") + data)
+        return seen.hexdigest()
+
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+
+class SubscriptionState(StrEnum):
+    """Where a person stands with a list."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    UNSUBSCRIBED = "unsubscribed"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """A person and their standing with one list."""
+
+    id: int
+    address: str
+    name: str
+    list: str
+    state: SubscriptionState
+    since: datetime
+    source: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    suppressed: str = ""  # the reason, if the address is suppressed
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """All that a transport may know about one copy."""
+
+    delivery: bytes  # 16 random bytes: Message-ID, VERP, custom_args
+    address: str
+    values: Mapping[str, str]  # merge tag → raw value; absent or empty means: use the fallback
+    edition: str = "standard"
+
+    @property
+    def id(self) -> str:
+        """The delivery id in hex."""
+        return self.delivery.hex()
+
+
+# --- sending -----------------------------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """A rehearsal runs the same code but takes no period and stops no live campaign."""
+
+    LIVE = "live"
+    REHEARSAL = "rehearsal"
+    CORRECTION = "correction"
+
+
+class CampaignState(StrEnum):
+    """See the diagram in ``sending``."""
+
+    SCHEDULED = "scheduled"
+    HELD = "held"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class DeliveryState(StrEnum):
+    """Named after who said so: *accepted* is the provider's word, *delivered* would be the mailbox's."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    HANDED = "handed"  # the only state in which a copy may exist without our knowing
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    SKIPPED = "skipped"
+    CLOSED = "closed"  # an unknown one that a person put to rest
+
+
+OPEN_STATES = frozenset({DeliveryState.PENDING, DeliveryState.CLAIMED, DeliveryState.HANDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One issue to one list at one time."""
+
+    id: int
+    issue: str
+    period: str
+    list: str
+    kind: Kind
+    attempt: int
+    state: CampaignState
+    transport: str
+    digest: str
+    created_at: datetime
+    started_at: datetime | None = None  # also the Date header of every copy
+    finished_at: datetime | None = None
+    reason: str = ""  # why it is held or paused
+
+    @property
+    def label(self) -> str:
+        """How people name it: ``2026-12 to readers`` or ``2026-12 to readers (REHEARSAL 2)``."""
+        plain = f"{self.issue} to {self.list}"
+        if self.kind is Kind.LIVE:
+            return plain
+        number = f" {self.attempt}" if self.attempt > 1 else ""
+        return f"{plain} ({self.kind.upper()}{number})"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One campaign to one recipient: a row of the ledger."""
+
+    id: bytes
+    address: str  # empty once the person was erased
+    name: str
+    state: DeliveryState
+    tries: int
+    not_before: datetime | None
+    handed_at: datetime | None
+    settled_at: datetime | None
+    reason: str = ""  # why skipped, refused or unknown; the server's own words where there are any
+    provider_id: str = ""
+
+
+# What a transport says about one copy. Everything pulled is settled exactly once.
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took responsibility for the copy."""
+
+    delivery: bytes
+    provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A definite permanent answer about this recipient."""
+
+    delivery: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Certainly not taken: try again. ``charged`` counts it against this recipient's retries."""
+
+    delivery: bytes
+    reason: str
+    not_before: datetime | None = None  # the provider's wish; None: as the retry schedule says
+    charged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The copy may or may not have been taken. Never repeated without a person's word."""
+
+    delivery: bytes
+    reason: str
+
+
+Outcome = Accepted | Refused | NotTaken | Unknown
