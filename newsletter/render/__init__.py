@@ -1,0 +1,102 @@
+"""An ``Issue`` becomes an ``Email``: Jinja2 → MJML → HTML with inlined styles, and a text part of its own.
+
+::
+
+    templates   issue.mjml.j2 with the issue's values, every tag marked with its place
+    validate    everything the compiler would accept and spoil, with file, line and column
+    mjml        made safe for mrml, compiled, finished
+    inline      our CSS into style attributes
+    guards      nothing lost on the way
+    text        issue.txt.j2, laid out in 72 columns
+
+The same issue gives the same bytes. Pictures stand as ``image:NAME``, merge tags as ``@@name@@``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from newsletter import markdown
+from newsletter.model import Email
+from newsletter.pictures import reference
+from newsletter.render import guards
+from newsletter.render import text as layout
+from newsletter.render.findings import CODES
+from newsletter.render.inline import inline
+from newsletter.render.mjml import compile_mjml
+from newsletter.render.templates import Templates, templates_dir
+from newsletter.render.theme import Palette, Theme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from newsletter.model import Issue, Picture, Publication
+    from newsletter.texts import Texts
+
+__all__ = ["CODES", "Palette", "Theme", "reading_minutes", "render", "templates_dir"]
+
+WORDS_PER_MINUTE = 210  # unhurried reading of unfamiliar matter
+PREHEADER_COLUMNS = 200  # as many as a wide inbox shows; the rest is padded, or body text would follow
+WORD = re.compile(r"\w+(?:['’.-]\w+)*")
+
+FILTERS = {
+    "markdown": lambda text, level=3: Markup(markdown.to_html(text, heading_level=level)),  # noqa: S704
+    "markdown_text": lambda text: markdown.to_text(text, width=layout.WIDTH),
+    "css": Markup,  # for values of Theme, which checked them
+    "image": lambda picture: reference(picture.name),
+    "wrap": layout.wrap,
+    "underlined": layout.underlined,
+}
+
+
+def render(
+    issue: Issue,
+    *,
+    publication: Publication,
+    theme: Theme,
+    texts: Texts,
+    overrides: Path | None = None,
+) -> Email:
+    """Compile an issue once. ``overrides`` is the publisher's ``templates/`` folder, which wins file by file.
+
+    Raises ``TemplateError`` with findings (``CODES``): file, line, column, what is wrong and what to do.
+    """
+    templates = Templates(overrides, FILTERS)
+    pictures = _pictures(issue, theme)
+    context = {
+        "issue": issue,
+        "publication": publication,
+        "theme": theme,
+        "texts": texts,
+        "minutes": reading_minutes(issue),
+        "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
+        "rule": layout.rule,
+    }
+    source = templates.render("issue.mjml.j2", context)
+    compiled = compile_mjml(source)
+    html = inline(compiled.html, compiled.css)
+    guards.check(source, compiled.html, html, [picture.name for picture in pictures])
+    shown = guards.picture_names(html)
+    return Email(
+        title=issue.lead.title,
+        subject=issue.subject,
+        preheader=issue.preheader,
+        html=html,
+        text=layout.finish(templates.render("issue.txt.j2", context)),
+        language=texts.language,
+        view_path=f"/archive/{issue.slug}",
+        pictures=tuple(picture for picture in pictures if picture.name in shown),
+    )
+
+
+def reading_minutes(issue: Issue) -> int:
+    """Whole minutes for the lead, at least one."""
+    parts = [issue.lead.title, *(f"{section.heading} {section.body}" for section in issue.lead.sections)]
+    return max(1, round(sum(len(WORD.findall(part)) for part in parts) / WORDS_PER_MINUTE))
+
+
+def _pictures(issue: Issue, theme: Theme) -> list[Picture]:
+    return [picture for picture in (theme.logo, issue.lead.picture) if picture]
