@@ -1,0 +1,151 @@
+"""A real SQLite file with a list of people, and a campaign on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from newsletter.message import MessageSettings, Wire
+from sqlalchemy import func, insert, select, update
+
+from newsletter import sending
+from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
+from newsletter.store import campaigns
+from newsletter.store.campaigns import Target
+from newsletter.store.engine import open_engine, read, write
+from newsletter.store.schema import delivery, list_, subscriber, subscription, suppression
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+    from newsletter.model import Campaign
+
+NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
+TARGET = Target(issue="2026-12", period="2026-12", list="readers", kind=Kind.LIVE)
+EMAIL = Email(
+    title="Less iron",
+    subject="Iron, @@name|reader@@",
+    preheader="Held across many methods",
+    html="<p>Dear @@name|reader@@</p><a href='@@unsubscribe_url@@'>leave</a>",
+    text="Dear @@name|reader@@\n\nLeave: @@unsubscribe_url@@\n",
+    language="en",
+    view_path="/archive/2026-12",
+)
+MESSAGE = MessageSettings(
+    from_name="Research Digest",
+    from_address="digest@example.org",
+    reply_to="editor@example.org",
+    list_id="digest.example.org",
+    base_url="https://news.example.org",
+    unsubscribe_mailto="",
+    date=NOW,
+)
+RETRY = (timedelta(seconds=15), timedelta(minutes=2))
+WIRE = Wire(EMAIL, MESSAGE)
+
+
+def key(number: int) -> bytes:
+    """The address key of person ``number``."""
+    return number.to_bytes(16, "big")
+
+
+def open_store(folder: Path, people: int = 0) -> Engine:
+    """A database with the list ``readers`` and that many active people on it, ids from 1."""
+    engine = open_engine(f"sqlite:///{folder / 'newsletter.db'}", create=True)
+    write(engine, lambda conn: _fill(conn, people))
+    return engine
+
+
+def _fill(conn: Connection, people: int) -> None:
+    conn.execute(insert(list_).values(id=1, name="readers", created_at=NOW))
+    for number in range(1, people + 1):
+        person = {
+            "id": number,
+            "address": f"p{number}@example.org",
+            "address_key": key(number),
+            "name": f"P {number}",
+        }
+        conn.execute(insert(subscriber).values(**person, fields={}, created_at=NOW))
+        standing = {"subscriber_id": number, "list_id": 1, "state": SubscriptionState.ACTIVE, "since": NOW}
+        conn.execute(insert(subscription).values(id=number, **standing))
+
+
+def unsubscribe(engine: Engine, number: int) -> None:
+    """Person ``number`` leaves, as another process would record it."""
+    gone = (
+        update(subscription).where(subscription.c.id == number).values(state=SubscriptionState.UNSUBSCRIBED)
+    )
+    write(engine, lambda conn: conn.execute(gone))
+
+
+def suppress(engine: Engine, number: int) -> None:
+    """The address of person ``number`` is never to be mailed again."""
+    row = insert(suppression).values(address_key=key(number), reason="bounced", at=NOW)
+    write(engine, lambda conn: conn.execute(row))
+
+
+def freeze(engine: Engine, target: Target = TARGET, only: frozenset[bytes] | None = None) -> Campaign:
+    """A running campaign to everyone who may get it."""
+    planned = sending.plan(engine, target, only=only)
+    return sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+
+
+def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
+    """Rows by state."""
+    return read(engine, lambda conn: campaigns.counts(conn, campaign.id))
+
+
+def rows(engine: Engine, campaign: Campaign) -> dict[str, DeliveryState]:
+    """Address → state."""
+    return read(
+        engine, lambda conn: {row.address: row.state for row in campaigns.deliveries(conn, campaign.id)}
+    )
+
+
+def reasons(engine: Engine, campaign: Campaign) -> dict[str, str]:
+    """Address → reason."""
+    return read(
+        engine, lambda conn: {row.address: row.reason for row in campaigns.deliveries(conn, campaign.id)}
+    )
+
+
+def total(engine: Engine) -> int:
+    """All delivery rows there are."""
+    return read(engine, lambda conn: conn.execute(select(func.count()).select_from(delivery)).scalar_one())
+
+
+def links(subscription_id: int) -> Mapping[str, str]:
+    """Stands in for the signer."""
+    base = "https://news.example.org"
+    return {
+        "unsubscribe_url": f"{base}/u/{subscription_id}",
+        "preferences_url": f"{base}/p/{subscription_id}",
+    }
+
+
+@dataclass
+class TestClock:
+    """Time that passes only when somebody waits."""
+
+    __test__ = False
+
+    moment: datetime = NOW
+    waited: list[float] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        """The present."""
+        return self.moment
+
+    def wait(self, seconds: float) -> None:
+        """Passes at once."""
+        self.waited.append(seconds)
+        self.moment += timedelta(seconds=seconds)
+
+
+def conduct(clock: TestClock | None = None, **changes: object) -> sending.Conduct:
+    """How tests send."""
+    return sending.Conduct(sign=links, retry=RETRY, owner="me", clock=clock or TestClock(), **changes)
