@@ -1,0 +1,324 @@
+"""The ledger: who has claimed, handed and settled which delivery. Every statement is conditional.
+
+``handed`` is committed before a copy may leave, by one update that checks everything again; a row that it did not
+change does not leave. That one statement serves pausing, cancelling, unsubscribing in the middle of a send, and
+processes that were thought dead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, exists, func, literal, select, update
+
+from newsletter import limits
+from newsletter.model import (
+    OPEN_STATES,
+    Accepted,
+    CampaignState,
+    DeliveryState,
+    NotTaken,
+    Refused,
+    SubscriptionState,
+    Unknown,
+)
+from newsletter.store.engine import write
+from newsletter.store.schema import EPOCH, Instant, campaign, delivery, subscriber, subscription, suppression
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from sqlalchemy import ColumnElement, Connection, Engine
+
+    from newsletter.model import Outcome
+
+CLAIM = 500
+"""Rows claimed at once: the claim costs one short transaction, and a dead owner's claims cost nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row that this process may hand over, with what the copy is made of."""
+
+    seq: int
+    id: bytes
+    address: str
+    name: str
+    fields: Mapping[str, str]
+    subscription_id: int
+    edition: str
+    tries: int
+
+
+class Ledger:
+    """One process's view of one campaign. Used by one thread only: ``sending``'s desk."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        campaign_id: int,
+        owner: str,
+        *,
+        retry: Sequence[timedelta],
+        only: frozenset[bytes] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._campaign = campaign_id
+        self._owner = owner
+        self._retry = retry
+        self._only = only
+        self._claimed: deque[Claimed] = deque()
+        self._handed: dict[bytes, Claimed] = {}
+
+    def step(self, settled: Sequence[Outcome], want: int, now: datetime) -> list[Claimed]:
+        """Stores what was settled and marks up to ``want`` copies handed, in one commit.
+
+        What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now.
+        """
+
+        def work(conn: Connection) -> list[Claimed]:
+            self._settle(conn, settled, now)
+            return self._hand(conn, want, now)
+
+        return write(self._engine, work)
+
+    # -- handing over
+
+    def _hand(self, conn: Connection, want: int, now: datetime) -> list[Claimed]:
+        handed: list[Claimed] = []
+        while len(handed) < want:
+            if not self._claimed and not self._claim(conn, now):
+                break
+            size = min(want - len(handed), len(self._claimed))
+            window = [self._claimed.popleft() for _ in range(size)]
+            handed += self._mark_handed(conn, window, now)
+        return handed
+
+    def _claim(self, conn: Connection, now: datetime) -> bool:
+        if not self._running(conn):
+            return False
+        due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
+        mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.PENDING)
+        page = select(delivery.c.seq).where(*mine, due).order_by(delivery.c.seq).limit(CLAIM)
+        taken = (
+            update(delivery)
+            .where(delivery.c.seq.in_(page.with_for_update(skip_locked=True)), mine[1])
+            .values(state=DeliveryState.CLAIMED, owner=self._owner)
+            .returning(delivery.c.seq)
+        )
+        seqs = list(conn.execute(taken).scalars())
+        self._claimed.extend(_load(conn, seqs))
+        return bool(seqs)
+
+    def _running(self, conn: Connection) -> bool:
+        state = conn.execute(select(campaign.c.state).where(campaign.c.id == self._campaign)).scalar_one()
+        return bool(state == CampaignState.RUNNING)
+
+    def _mark_handed(self, conn: Connection, window: list[Claimed], now: datetime) -> list[Claimed]:
+        marked = (
+            update(delivery)
+            .where(delivery.c.seq.in_([row.seq for row in window]), *self._may_leave())
+            .values(state=DeliveryState.HANDED, handed_at=now)
+            .returning(delivery.c.seq)
+        )
+        leaving = set(conn.execute(marked).scalars())
+        self._let_go(conn, [row.seq for row in window if row.seq not in leaving], now)
+        handed = [row for row in window if row.seq in leaving]
+        self._handed |= {row.id: row for row in handed}
+        return handed
+
+    def _may_leave(self) -> list[ColumnElement[bool]]:
+        """Still mine, campaign still running, person neither gone nor suppressed since the claim."""
+        conditions = [
+            delivery.c.state == DeliveryState.CLAIMED,
+            delivery.c.owner == self._owner,
+            exists().where(campaign.c.id == self._campaign, campaign.c.state == CampaignState.RUNNING),
+            exists().where(
+                subscription.c.id == delivery.c.subscription_id,
+                subscription.c.state == SubscriptionState.ACTIVE,
+            ),
+            ~exists().where(suppression.c.address_key == delivery.c.address_key),
+        ]
+        if self._only is not None:
+            conditions.append(delivery.c.address_key.in_(self._only))
+        return conditions
+
+    def _let_go(self, conn: Connection, seqs: list[int], now: datetime) -> None:
+        """Rows that may not leave: back to ``pending`` if the campaign rests, else skipped with the reason."""
+        for seq in seqs:
+            reason = self._why_not(conn, seq)
+            values: dict[str, Any] = {"state": DeliveryState.PENDING, "owner": None}
+            if reason:
+                values = {"state": DeliveryState.SKIPPED, "reason": reason, "settled_at": now, "owner": None}
+            mine = (
+                delivery.c.seq == seq,
+                delivery.c.state == DeliveryState.CLAIMED,
+                delivery.c.owner == self._owner,
+            )
+            conn.execute(update(delivery).where(*mine).values(**values))
+
+    def _why_not(self, conn: Connection, seq: int) -> str:
+        row = conn.execute(
+            select(campaign.c.state, subscription.c.state.label("standing"), suppression.c.reason)
+            .select_from(delivery)
+            .join(campaign, campaign.c.id == delivery.c.campaign_id)
+            .join(subscription, subscription.c.id == delivery.c.subscription_id)
+            .outerjoin(suppression, suppression.c.address_key == delivery.c.address_key)
+            .where(delivery.c.seq == seq)
+        ).one()
+        if row.state == CampaignState.CANCELLED:
+            return "cancelled"
+        if row.standing != SubscriptionState.ACTIVE:
+            return str(row.standing)
+        if row.reason is not None:
+            return f"suppressed: {row.reason}"
+        return "" if row.state != CampaignState.RUNNING else "not on the allowlist"
+
+    # -- settling
+
+    def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
+        rows = [self._row_for(outcome, now) for outcome in outcomes]
+        if not rows:
+            return
+        changed = conn.execute(_SETTLE, [row | {"b_owner": self._owner} for row in rows]).rowcount
+        if changed != len(rows):
+            self._late(conn, [outcome for outcome in outcomes if isinstance(outcome, Accepted)], now)
+
+    def _row_for(self, outcome: Outcome, now: datetime) -> dict[str, Any]:
+        tries = self._handed.pop(outcome.delivery).tries
+        row: dict[str, Any] = {
+            "b_id": outcome.delivery,
+            "reason": "",
+            "provider_id": "",
+            "settled_at": now,
+            "not_before": None,
+            "tries": tries,
+        }
+        match outcome:
+            case Accepted():
+                return row | {
+                    "state": DeliveryState.ACCEPTED,
+                    "provider_id": outcome.provider_id,
+                    "tries": tries + 1,
+                }
+            case Refused():
+                return row | {"state": DeliveryState.REFUSED, "reason": outcome.reason, "tries": tries + 1}
+            case Unknown():
+                return row | {"state": DeliveryState.UNKNOWN, "reason": outcome.reason, "tries": tries + 1}
+            case NotTaken():
+                return row | self._again(outcome, tries, now)
+
+    def _again(self, outcome: NotTaken, tries: int, now: datetime) -> dict[str, Any]:
+        if not outcome.charged:
+            return {"state": DeliveryState.PENDING, "settled_at": None, "not_before": outcome.not_before}
+        when = limits.retry_at(tries + 1, self._retry, now)
+        if when is None:
+            return {
+                "state": DeliveryState.REFUSED,
+                "reason": f"gave up: {outcome.reason}",
+                "tries": tries + 1,
+            }
+        later = max(when, outcome.not_before) if outcome.not_before else when
+        pending = {"state": DeliveryState.PENDING, "settled_at": None, "not_before": later}
+        return pending | {"reason": outcome.reason, "tries": tries + 1}
+
+    def _late(self, conn: Connection, accepted: Sequence[Accepted], now: datetime) -> None:
+        """The answer of a process that was thought dead may only turn unknown into accepted."""
+        for outcome in accepted:
+            late = (delivery.c.id == outcome.delivery, delivery.c.state == DeliveryState.UNKNOWN)
+            values = {"state": DeliveryState.ACCEPTED, "provider_id": outcome.provider_id, "settled_at": now}
+            conn.execute(update(delivery).where(*late).values(**values, reason="answered late"))
+
+    # -- ending
+
+    def release(self, now: datetime) -> None:
+        """Gives back what was claimed and not handed."""
+        waiting = [row.seq for row in self._claimed]
+        self._claimed.clear()
+
+        def work(conn: Connection) -> None:
+            if waiting and self._cancelled(conn):
+                self._let_go(conn, waiting, now)
+            mine = (delivery.c.state == DeliveryState.CLAIMED, delivery.c.owner == self._owner)
+            conn.execute(update(delivery).where(*mine).values(state=DeliveryState.PENDING, owner=None))
+
+        write(self._engine, work)
+
+    def _cancelled(self, conn: Connection) -> bool:
+        state = conn.execute(select(campaign.c.state).where(campaign.c.id == self._campaign)).scalar_one()
+        return bool(state == CampaignState.CANCELLED)
+
+
+_SETTLE = (
+    update(delivery)
+    .where(
+        delivery.c.id == bindparam("b_id"),
+        delivery.c.state == DeliveryState.HANDED,
+        delivery.c.owner == bindparam("b_owner"),
+    )
+    .values(
+        state=bindparam("state"),
+        reason=bindparam("reason"),
+        provider_id=bindparam("provider_id"),
+        settled_at=bindparam("settled_at"),
+        not_before=bindparam("not_before"),
+        tries=bindparam("tries"),
+    )
+)
+
+
+def _load(conn: Connection, seqs: list[int]) -> list[Claimed]:
+    person = (subscriber.c.address, subscriber.c.name, subscriber.c.fields)
+    columns = (
+        delivery.c.seq,
+        delivery.c.id,
+        *person,
+        delivery.c.subscription_id,
+        delivery.c.edition,
+        delivery.c.tries,
+    )
+    joined = select(*columns).join(subscriber, subscriber.c.id == delivery.c.subscriber_id)
+    rows = conn.execute(joined.where(delivery.c.seq.in_(seqs)).order_by(delivery.c.seq))
+    return [_claimed(row) for row in rows]
+
+
+def _claimed(row: Any) -> Claimed:
+    return Claimed(
+        seq=row.seq,
+        id=bytes(row.id),
+        address=row.address or "",
+        name=row.name,
+        fields=row.fields,
+        subscription_id=row.subscription_id,
+        edition=row.edition,
+        tries=row.tries,
+    )
+
+
+def next_due(conn: Connection, campaign_id: int) -> datetime | None:
+    """When the next waiting delivery may be tried; None when nothing waits. A row without a time is due at once."""
+    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)
+    when = func.coalesce(delivery.c.not_before, literal(EPOCH, Instant))
+    due: datetime | None = conn.execute(select(func.min(when, type_=Instant)).where(*waiting)).scalar_one()
+    return due
+
+
+def open_rows(conn: Connection, campaign_id: int) -> int:
+    """How many deliveries have not come to an end."""
+    still = delivery.c.state.in_([state.value for state in OPEN_STATES])
+    return int(
+        conn.execute(select(func.count()).where(delivery.c.campaign_id == campaign_id, still)).scalar_one()
+    )
+
+
+def orphaned(conn: Connection, now: datetime) -> tuple[int, int]:
+    """What dead owners left, put right: (claimed → pending, handed → unknown). Only under the sending lock."""
+    claimed = update(delivery).where(delivery.c.state == DeliveryState.CLAIMED)
+    freed = conn.execute(claimed.values(state=DeliveryState.PENDING, owner=None)).rowcount
+    handed = update(delivery).where(delivery.c.state == DeliveryState.HANDED)
+    lost = {"state": DeliveryState.UNKNOWN, "settled_at": now}
+    reason = "the sending process ended after this copy was handed over and before an answer was stored"
+    return freed, conn.execute(handed.values(**lost, reason=reason)).rowcount

@@ -1,0 +1,224 @@
+"""The tables. Constraints, not ``if``s, stop the second time.
+
+Three unique constraints carry the product's promise: a person has one delivery per campaign, an address gets an
+issue once per kind and attempt however many lists it is on, and a period has one live campaign per audience.
+Deliveries and suppressions know an address only as its key (HMAC), so that erasing a person leaves the ledger whole.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from newsletter.model import CampaignState, DeliveryState, Kind, SubscriptionState
+
+if TYPE_CHECKING:
+    from enum import StrEnum
+
+    from sqlalchemy import Dialect
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since 1970 in UTC, exact (``timestamp()`` would round through a float)."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """The inverse of ``to_micros``; always aware, always UTC."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment as a whole number: one form for both databases and for SQL written by hand."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """No row can hold a state that the code does not know."""
+    words = ", ".join(f"'{state.value}'" for state in states)
+    return CheckConstraint(f"{column} IN ({words})", name=column)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),  # e.g. "address_key_fingerprint"
+    Column("value", Text, nullable=False),
+)
+
+list_ = Table(
+    "list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Instant, nullable=False),
+)
+
+subscriber = Table(
+    "subscriber",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("address", Text),  # as the person wrote it; NULL once erased
+    Column("address_key", LargeBinary(16), unique=True),  # NULL once erased
+    Column("name", Text, nullable=False, default=""),
+    Column("fields", JSON, nullable=False, default=dict),
+    Column("edition", Text, nullable=False, default="standard"),
+    Column("created_at", Instant, nullable=False),
+    Column("erased_at", Instant),
+    sqlite_autoincrement=True,  # an id is never used again: links of a removed person must not open another's page
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("id", Integer, primary_key=True),  # stands in every link, 8 bytes
+    Column("subscriber_id", ForeignKey("subscriber.id"), nullable=False),
+    Column("list_id", ForeignKey("list.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since", Instant, nullable=False),  # of the state
+    Column("source", Text, nullable=False, default=""),
+    Column("paused_until", Instant),
+    UniqueConstraint("subscriber_id", "list_id"),
+    one_of("state", SubscriptionState),
+    Index("ix_subscription_list_id_state", "list_id", "state"),
+    sqlite_autoincrement=True,
+)
+
+consent = Table(  # append-only: what a person (or who acted for them) said, and where
+    "consent",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("subscription_id", ForeignKey("subscription.id"), nullable=False, index=True),
+    Column("at", Instant, nullable=False),
+    Column("act", Text, nullable=False),  # imported, added, unsubscribed …
+    Column("source", Text, nullable=False, default=""),
+    Column("wording", Text, nullable=False, default=""),
+)
+
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("address_key", LargeBinary(16), primary_key=True),
+    Column("reason", Text, nullable=False),  # unsubscribed, bounced, complained, manual, erased
+    Column("at", Instant, nullable=False),
+    Column("source", Text, nullable=False, default=""),
+)
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("issue", Text, nullable=False),  # the slug
+    Column("period", Text, nullable=False),
+    Column("list_id", ForeignKey("list.id"), nullable=False),
+    Column("audience", Text, nullable=False),  # the list's name: stays readable when a list is removed
+    Column("kind", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("transport", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column(
+        "message", JSON, nullable=False
+    ),  # message.MessageSettings at freeze: a restart sends the same bytes
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    UniqueConstraint("period", "audience", "kind", "attempt"),
+    one_of("state", CampaignState),
+    one_of("kind", Kind),
+    sqlite_autoincrement=True,
+)
+
+email = Table(  # one row per edition: the bytes that were previewed are the bytes that are sent
+    "email",
+    metadata,
+    Column("campaign_id", ForeignKey("campaign.id"), primary_key=True),
+    Column("edition", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("preheader", Text, nullable=False),
+    Column("html", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("view_path", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
+picture = Table(
+    "picture",
+    metadata,
+    Column("campaign_id", ForeignKey("campaign.id"), primary_key=True),
+    Column("edition", Text, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("alt", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # keyset order; never leaves the database
+    Column("id", LargeBinary(16), nullable=False, unique=True),
+    Column("campaign_id", ForeignKey("campaign.id"), nullable=False),
+    Column("issue", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("subscriber_id", ForeignKey("subscriber.id"), nullable=False, index=True),
+    Column("subscription_id", ForeignKey("subscription.id"), nullable=False),
+    Column("address_key", LargeBinary(16), nullable=False),
+    Column("edition", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("receipt", Text),  # delivered, deferred, bounced, complained: what the provider told us later
+    Column("tries", Integer, nullable=False, default=0),
+    Column("not_before", Instant),
+    Column("owner", Text),  # the sending process that has claimed or handed it
+    Column("handed_at", Instant),
+    Column("settled_at", Instant),
+    Column("reason", Text, nullable=False, default=""),
+    Column("provider_id", Text, nullable=False, default=""),
+    UniqueConstraint("campaign_id", "subscriber_id"),
+    UniqueConstraint("issue", "address_key", "kind", "attempt"),
+    one_of("state", DeliveryState),
+    Index("ix_delivery_campaign_id_state", "campaign_id", "state", "seq"),
+)
