@@ -1,0 +1,382 @@
+"""The people: who is on which list, who must not be mailed, and what is known about one of them.
+
+`list` and `show` print addresses in full, because that is what was asked for. Everything else masks them: a
+report of an import is mailed around, and an error ends in a log.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from newsletter.cli import output
+from newsletter.errors import UsageError
+from newsletter.model import SubscriptionState
+
+if TYPE_CHECKING:
+    from newsletter.cli.main import Project
+    from newsletter.model import Subscriber
+    from newsletter.subscriptions import Import, Person, Report
+
+BY_HAND = "the operator"  # the source of what nobody gave a source for
+SIGNS = {"new": "+", "changed": "~", "stopped": "-", "refused": "!", "bad": "?"}
+MEANS = {
+    "new": "new",
+    "changed": "changed",
+    "stopped": "stopped (never to be mailed)",
+    "unchanged": "unchanged",
+    "refused": "refused",
+    "repeated": "repeated in the file",
+    "bad": "not understood",
+}
+STATES = click.Choice([state.value for state in SubscriptionState])
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+LIST_HELP = "The list.  [default: the one in newsletter.toml]"
+
+list_option = click.option("--list", "list_name", metavar="NAME", help=LIST_HELP)
+source_option = click.option(
+    "--source", default="", metavar="TEXT", help="Where this was said; it is recorded."
+)
+
+
+@click.group()
+def subscribers() -> None:
+    """Import, list, show, add and unsubscribe readers."""
+
+
+@subscribers.command(
+    "import",
+    epilog="Example: newsletter subscribers import people.csv --source 'Clinic day, May 2026' --apply",
+)
+@click.argument("file", type=FILE)
+@list_option
+@source_option
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="COLUMN=MEANING",
+    help="What a column holds: email, name, first, last or status.",
+)
+@click.option(
+    "--field", "fields", multiple=True, metavar="COLUMN", help="Keep this column as a merge tag of its name."
+)
+@click.option("--apply", is_flag=True, help="Do it; without this you only see what would happen.")
+@click.pass_obj
+def import_(
+    project: Project,
+    file: Path,
+    list_name: str | None,
+    source: str,
+    mapping: tuple[str, ...],
+    fields: tuple[str, ...],
+    *,
+    apply: bool,
+) -> None:
+    """Bring the people of a CSV file onto a list.
+
+    The first line names the columns: `email`, and maybe `name` (or first and last name) and `status` (active,
+    unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back.
+    """
+    from newsletter.subscriptions import Import, import_people
+
+    chosen = list_name or project.settings.newsletter.list
+    order = Import(
+        file=file,
+        list=chosen,
+        source=source or f"import of {file.name}",
+        mapping=dict(_pair(text) for text in mapping),
+        fields=fields,
+    )
+    engine = project.store
+    report = import_people(engine, order, project.settings.address_key, now=_now(), apply=apply)
+    _print_report(report)
+    _after_import(project, order, report, apply=apply)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, equals, meaning = text.rpartition("=")
+    if not equals:
+        raise UsageError(f"--map {text!r} has no =.", hint='Write it like this: --map "Mail=email"')
+    return column.strip(), meaning.strip().casefold()
+
+
+def _after_import(project: Project, order: Import, report: Report, *, apply: bool) -> None:
+    from newsletter.rows import field_name
+
+    known = project.settings.newsletter.fields
+    unknown = [name for name in map(field_name, order.fields) if name not in known]
+    if unknown:
+        names = ", ".join(f'"{name}"' for name in (*known, *unknown))
+        output.warn(f"issues can't use {', '.join(unknown)} before newsletter.toml says: fields = [{names}]")
+    if report.new_list and not apply:
+        output.say(f"There is no list {order.list} yet: it will be made.")
+    if not report.changes:
+        output.say(
+            f"Nothing {'was' if apply else 'would be'} changed: the file has nothing new for {order.list}."
+        )
+    elif apply:
+        output.say(f"Done: {output.plural(report.changes, 'change')} on {order.list}.")
+        output.next_steps("newsletter lists")
+    else:
+        output.say("Nothing was changed yet.")
+        output.next_steps("the same command with --apply")
+
+
+def _print_report(report: Report) -> None:
+    for line in report.lines:
+        shown = "  ".join(part for part in (line.address, line.why) if part)
+        output.say(f"{SIGNS[line.verdict]} line {line.number}: {shown}")
+    if hidden := report.hidden:
+        output.say(f"  … and {hidden} more")
+    if report.lines:
+        output.say()
+    for verdict, number in sorted(report.counts.items(), key=lambda item: list(MEANS).index(item[0])):
+        if number:
+            output.say(f"{number:>8}  {MEANS[verdict]}{_reasons(report) if verdict == 'refused' else ''}")
+    if report.ignored:
+        output.say(f"Columns left out: {', '.join(report.ignored)}")
+    if report.encoding == "cp1252":
+        output.warn("the file is not UTF-8 and was read as Windows-1252: check that names look right")
+
+
+def _reasons(report: Report) -> str:
+    return ": " + ", ".join(f"{number} {why}" for why, number in sorted(report.refused.items()))
+
+
+@subscribers.command("list", epilog="Example: newsletter subscribers list --list readers --state active")
+@click.option("--list", "list_name", metavar="NAME", help="Only this list.")
+@click.option("--state", type=STATES, help="Only people in this state.")
+@click.pass_obj
+def list_(project: Project, list_name: str | None, state: str | None) -> None:
+    """Print everybody: address, name, list and state."""
+    from newsletter.store.engine import read
+    from newsletter.store.subscribers import people
+    from newsletter.subscriptions import check_list
+
+    engine = project.store
+    if list_name:
+        check_list(engine, list_name)
+    wanted = SubscriptionState(state) if state else None
+    rows = read(engine, lambda conn: [_cells(person) for _, person in people(conn, list_name, wanted)])
+    if not rows:
+        output.say("Nobody.")
+        output.next_steps("newsletter subscribers import FILE")
+        return
+    output.print_table(("address", "name", "list", "state", "since", "source"), rows)
+
+
+def _cells(person: Subscriber) -> tuple[str, ...]:
+    state = f"{person.state}, suppressed: {person.suppressed}" if person.suppressed else person.state
+    return (
+        person.address or "(erased)",
+        person.name,
+        person.list,
+        state,
+        _day(person.since),
+        person.source,
+    )
+
+
+@subscribers.command(epilog="Example: newsletter subscribers show zoe@example.org")
+@click.argument("address")
+@click.pass_obj
+def show(project: Project, address: str) -> None:
+    """Print all that is known about an address: lists, consents, suppression, copies."""
+    from newsletter.subscriptions import look_up
+
+    found = look_up(project.store, address, project.settings.address_key)
+    if not found.standings and not found.suppressed:
+        output.say("Nothing is known about this address.")
+        return
+    _print_person(found)
+
+
+def _print_person(found: Person) -> None:
+    if found.suppressed:
+        stop = found.suppressed
+        output.say(
+            f"Suppressed since {_day(stop.at)}: {stop.reason}{f' ({stop.source})' if stop.source else ''}.\n"
+        )
+    if found.standings:
+        output.print_table(
+            ("address", "name", "list", "state", "since", "source"), map(_cells, found.standings)
+        )
+        for name, text in found.standings[0].fields.items():
+            output.say(f"{name}: {text}")
+    if found.consents:
+        output.say()
+        rows = [(_minute(said.at), said.list, said.act, said.source) for said in found.consents]
+        output.print_table(("said", "list", "what", "source"), rows)
+    if found.copies:
+        output.say()
+        copies = [
+            (copy.issue, copy.kind, copy.state, copy.receipt, _minute(copy.at), copy.reason)
+            for copy in found.copies
+        ]
+        output.print_table(("issue", "kind", "state", "receipt", "at", "reason"), copies)
+
+
+@subscribers.command(
+    epilog="Example: newsletter subscribers add zoe@example.org --name Zoë --source 'asked by letter'"
+)
+@click.argument("address")
+@list_option
+@click.option("--name", default="", help="How mails address them.")
+@source_option
+@click.pass_obj
+def add(project: Project, address: str, list_name: str | None, name: str, source: str) -> None:
+    """Put one person on a list; you must have their consent.
+
+    Refused for an address that is suppressed or was unsubscribed: they come back by their own act only.
+    """
+    from newsletter import subscriptions
+
+    settings = project.settings
+    engine = project.store
+    chosen = list_name or settings.newsletter.list
+    if chosen != settings.newsletter.list:
+        subscriptions.check_list(engine, chosen)
+    decision = subscriptions.add(
+        engine, address, chosen, settings.address_key, name=name, source=source or BY_HAND, now=_now()
+    )
+    words = {"new": "Added to", "changed": "Changed on", "unchanged": "Already on"}
+    output.say(f"{words[decision.verdict]} {chosen}.")
+
+
+@subscribers.command(epilog="Example: newsletter subscribers unsubscribe zoe@example.org")
+@click.argument("address")
+@click.option(
+    "--list", "list_name", metavar="NAME", help="Only from this list.  [default: from all, for good]"
+)
+@source_option
+@click.pass_obj
+def unsubscribe(project: Project, address: str, list_name: str | None, source: str) -> None:
+    """Take a person off all lists and suppress the address, or off one list.
+
+    It counts at once, also for a campaign that is being sent.
+    """
+    from newsletter import subscriptions
+
+    engine = project.store
+    if list_name:
+        subscriptions.check_list(engine, list_name)
+    secret = project.settings.address_key
+    left = subscriptions.unsubscribe(engine, address, list_name, secret, source=source or BY_HAND, now=_now())
+    output.say(f"Unsubscribed from {', '.join(left)}." if left else "Was unsubscribed already.")
+
+
+@click.group()
+def suppressions() -> None:
+    """Manage the addresses that never get mail again."""
+
+
+@suppressions.command("list", epilog="Example: newsletter suppressions list")
+@click.pass_obj
+def list_suppressions(project: Project) -> None:
+    """Print every suppression; the address only where somebody on a list has it."""
+    from newsletter.store.engine import read
+    from newsletter.store.subscribers import suppressions as every
+
+    rows = read(
+        project.store,
+        lambda conn: [(s.address or "(not kept)", s.reason, _day(s.at), s.source) for s in every(conn)],
+    )
+    if not rows:
+        output.say("No address is suppressed.")
+        return
+    output.print_table(("address", "reason", "since", "source"), rows)
+
+
+@suppressions.command(
+    "import", epilog="Example: newsletter suppressions import bounced.csv --source 'old provider'"
+)
+@click.argument("file", type=FILE)
+@source_option
+@click.pass_obj
+def import_suppressions(project: Project, file: Path, source: str) -> None:
+    """Suppress every address of a file, at once.
+
+    A plain list, one address a line, or a CSV file with a column `email` and maybe `reason`.
+    """
+    from newsletter.subscriptions import suppress_file
+
+    secret = project.settings.address_key
+    engine = project.store
+    report = suppress_file(engine, file, secret, source=source or f"import of {file.name}", now=_now())
+    _print_report(report)
+    if not report.changes:
+        output.say("Nothing was changed: they were suppressed before.")
+
+
+@suppressions.command(
+    "add", epilog="Example: newsletter suppressions add zoe@example.org --source 'asked by phone'"
+)
+@click.argument("address")
+@click.option(
+    "--reason",
+    type=click.Choice(["manual", "unsubscribed", "bounced", "complained"]),
+    default="manual",
+    show_default=True,
+)
+@source_option
+@click.pass_obj
+def add_suppression(project: Project, address: str, reason: str, source: str) -> None:
+    """Never mail an address again. Nothing but its key is kept."""
+    from newsletter.subscriptions import suppress
+
+    secret = project.settings.address_key
+    engine = project.store
+    fresh = suppress(engine, address, secret, reason=reason, source=source or BY_HAND, now=_now())
+    output.say("Suppressed." if fresh else "Was suppressed already.")
+
+
+@suppressions.command("remove", epilog="Example: newsletter suppressions remove zoe@example.org")
+@click.argument("address")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def remove_suppression(project: Project, address: str, *, yes: bool) -> None:
+    """Let an address be mailed again.
+
+    Who unsubscribed stays unsubscribed. An erased address can't be brought back.
+    """
+    from newsletter.subscriptions import unsuppress
+
+    engine = project.store
+    if not yes:
+        click.confirm("This address will be mailed again where it is on a list. Go on?", abort=True)
+    lifted = unsuppress(engine, address, project.settings.address_key)
+    output.say(f"No longer suppressed (it was since {_day(lifted.at)}: {lifted.reason}).")
+    output.next_steps(f"newsletter subscribers show {address}")
+
+
+@click.command(epilog="Example: newsletter lists")
+@click.pass_obj
+def lists(project: Project) -> None:
+    """Show the lists and how many readers each has."""
+    from newsletter.store.engine import read
+    from newsletter.store.subscribers import counts
+
+    found = read(project.store, counts)
+    if not found:
+        output.say("There is no list yet; the first import makes one.")
+        output.next_steps("newsletter subscribers import FILE")
+        return
+    columns = ("active", "suppressed", "paused", "pending", "unsubscribed")
+    rows = [(name, *(states.get(column, 0) for column in columns)) for name, states in found.items()]
+    output.print_table(("list", *columns), rows)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d}"
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else ""

@@ -1,0 +1,245 @@
+"""A file of people, as a spreadsheet or another provider exports it → rows of text, one at a time.
+
+The file is read twice, once to find out how it is written and once for its rows, and is never held in memory:
+lists of a million people are files of 70 MB.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from newsletter import merge
+from newsletter.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+SCAN_BYTES = 1 << 20
+LONGEST_CELL = 131_072  # characters: the csv module's own limit, which we never raise
+SAVE_AS = "Save it as `CSV UTF-8` and try again."
+_ZIP = b"PK\x03\x04"  # what .xlsx and .ods files are
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row; with a ``problem`` its cells are not to be used."""
+
+    line: int  # 1-based, where the row begins
+    cells: tuple[str, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A file whose encoding and separator are known."""
+
+    path: Path
+    encoding: str  # utf-8-sig or cp1252
+    separator: str
+    header: tuple[str, ...]  # empty for a plain list, whose first line is an address already
+
+    def rows(self) -> Iterator[Row]:
+        """Every row below the header; blank ones are left out."""
+        found = _read(self.path, self.encoding, self.separator)
+        for row in found:
+            if not self.header:
+                yield row
+            elif row.cells or row.problem:
+                break
+        yield from (self._checked(row) for row in found)
+
+    def _checked(self, row: Row) -> Row:
+        width = len(self.header)
+        cells, rest = row.cells[:width], row.cells[width:]
+        if row.problem or (len(cells) == width and not any(rest)):
+            return Row(row.line, cells, row.problem)
+        # Shifted cells would give a person somebody else's status: better no row than a guess.
+        return Row(row.line, (), f"has {len(row.cells)} cells where the first line has {width}")
+
+
+def open_sheet(path: Path) -> Sheet:
+    """Find out how the file is written. Raises ``UsageError`` for one that is no table of text."""
+    try:
+        encoding = _encoding(path)
+        separator = _separator(path, encoding)
+        first = next(_read(path, encoding, separator), None)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+    if first is None:
+        raise UsageError(
+            f"{path} is empty.", hint="Its first line names the columns, such as: email,name,status"
+        )
+    if first.problem:
+        raise UsageError(f"{path}, line {first.line}: {first.problem}.", hint=SAVE_AS)
+    headless = any("@" in cell for cell in first.cells)
+    return Sheet(path, encoding, separator, () if headless else first.cells)
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 where every byte fits it (nothing else does by accident), else Windows-1252."""
+    decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8-sig", "cp1252")}
+    with path.open("rb") as file:
+        for number, data in enumerate(iter(lambda: file.read(SCAN_BYTES), b"")):
+            _refuse_binary(path, data, first=number == 0)
+            decoders = {name: decoder for name, decoder in decoders.items() if _accepts(decoder, data)}
+    fitting = [name for name, decoder in decoders.items() if _accepts(decoder, b"", final=True)]
+    if not fitting:
+        raise UsageError(f"{path} is neither UTF-8 nor Windows-1252 text.", hint=SAVE_AS)
+    return fitting[0]
+
+
+def _accepts(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> bool:
+    try:
+        decoder.decode(data, final)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_binary(path: Path, data: bytes, *, first: bool) -> None:
+    if first and data.startswith(_ZIP):
+        raise UsageError(f"{path} is a spreadsheet or an archive, not a CSV file.", hint=SAVE_AS)
+    if first and data.startswith(_UTF16):
+        raise UsageError(f"{path} is UTF-16 text, which is not read.", hint=SAVE_AS)
+    if b"\0" in data:
+        raise UsageError(f"{path} holds NUL bytes: it is UTF-16, or no text at all.", hint=SAVE_AS)
+
+
+def _separator(path: Path, encoding: str) -> str:
+    """The comma, semicolon or tab that occurs most in the first line; a plain list has none."""
+    with path.open(encoding=encoding, newline="") as file:
+        line = next((line for line in file if line.strip()), "")
+    return max(",;\t", key=line.count)
+
+
+def _read(path: Path, encoding: str, separator: str) -> Iterator[Row]:
+    with path.open(encoding=encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        while True:
+            before = reader.line_num
+            try:
+                cells = tuple(cell.strip() for cell in next(reader))
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(before + 1, (), _explained(str(error), reader.line_num))
+                continue
+            if any(cells):
+                yield Row(before + 1, cells)
+
+
+def _explained(error: str, last_line: int) -> str:
+    if "field larger" in error or "unexpected end" in error:
+        return f"a quotation mark is opened and not closed before line {last_line}, or a cell is far too long"
+    return "a quotation mark stands inside a cell: write it twice, or take it out"
+
+
+# Which column is which
+
+MEANINGS = {
+    "email": {"email", "emailaddress", "emailaddresses", "mailaddress"},
+    "name": {"name", "fullname"},
+    "first": {"first", "firstname", "givenname", "forename"},
+    "last": {"last", "lastname", "surname", "familyname"},
+    "status": {"status"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where in a row to find what."""
+
+    places: Mapping[str, int]  # a key of MEANINGS → position
+    fields: Mapping[str, int]  # custom field → position
+    ignored: tuple[str, ...]
+
+    def cell(self, row: Row, meaning: str) -> str:
+        """The row's text for a meaning; empty where the file has no such column."""
+        place = self.places.get(meaning)
+        return "" if place is None else row.cells[place]
+
+
+def choose_columns(sheet: Sheet, mapping: Mapping[str, str], fields: Sequence[str]) -> Columns:
+    """Recognise the columns by their names; ``mapping`` (column → meaning) wins, ``fields`` become custom fields.
+
+    Nothing else of the file is kept: a column nobody named may hold a diagnosis. Raises ``UsageError``.
+    """
+    if not sheet.header:
+        raise UsageError(
+            f"{sheet.path} has no header: its first line looks like an address.",
+            hint="Put a line on top that names the columns, such as: email,name,status",
+        )
+    named = {_meaning(target): _position(sheet, column) for column, target in mapping.items()}
+    custom = {field_name(column): _position(sheet, column) for column in fields}
+    places = _recognised(sheet, named) | named
+    if "email" not in places:
+        columns = ", ".join(sheet.header)
+        raise UsageError(
+            f"{sheet.path} has no column `email`; it has: {columns}.",
+            hint='Say which one it is: --map "COLUMN=email"',
+        )
+    used = {*places.values(), *custom.values()}
+    ignored = tuple(name for place, name in enumerate(sheet.header) if place not in used)
+    return Columns(places, custom, ignored)
+
+
+def _recognised(sheet: Sheet, named: Mapping[str, int]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, column in enumerate(sheet.header):
+        meaning = next((word for word, names in MEANINGS.items() if _plain(column) in names), "")
+        if not meaning or meaning in named or place in named.values():
+            continue
+        if meaning in places:
+            first = sheet.header[places[meaning]]
+            raise UsageError(
+                f"{sheet.path} has two columns for `{meaning}`: {first} and {column}.",
+                hint=f'Say which one counts: --map "{first}={meaning}"',
+            )
+        places[meaning] = place
+    return places
+
+
+def _meaning(target: str) -> str:
+    if target not in MEANINGS:
+        raise UsageError(f"--map knows no {target!r}.", hint=f"It knows: {', '.join(MEANINGS)}.")
+    return target
+
+
+def _position(sheet: Sheet, column: str) -> int:
+    """Where a column that was named on the command line stands."""
+    found = [place for place, name in enumerate(sheet.header) if _plain(name) == _plain(column)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{sheet.path} has {len(found)} columns called {column!r}.", hint="Rename one of them."
+        )
+    near = get_close_matches(column, sheet.header, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sheet.header)}."
+    raise UsageError(f"{sheet.path} has no column {column!r}.", hint=hint)
+
+
+def field_name(column: str) -> str:
+    """``Home Town`` → ``home_town``: what stands between the @@ of a merge tag. Raises ``UsageError``."""
+    name = re.sub(r"[\W_]+", "_", column.casefold()).strip("_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(
+            f"--field {column!r} gives no name for a merge tag.",
+            hint="Rename the column: small letters, digits and _, beginning with a letter.",
+        )
+    if name in merge.RESERVED:
+        raise UsageError(
+            f"--field {column!r}: the merge tag {name} has a meaning already.", hint="Rename the column."
+        )
+    return name
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s_-]+", "", column.casefold())
