@@ -1,0 +1,279 @@
+"""One SMTP conversation (RFC 5321) whose phase is always known.
+
+``smtplib`` connects, greets, starts TLS and logs in. From MAIL on we drive each step ourselves, because its
+``sendmail()`` reports a cut before the final dot (not taken) like one after it (nobody can say).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import smtplib
+import socket
+import ssl
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from newsletter.errors import TransportRejected, TransportUnavailable
+from newsletter.model import Accepted, NotTaken, Refused, Unknown
+from newsletter.transports.answers import words
+from newsletter.transports.deadline import DeadlineReader
+
+if TYPE_CHECKING:
+    from newsletter.errors import TransportError
+    from newsletter.model import Outcome
+
+SERVICE_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """Where and how to connect. ``timeout`` is seconds for each step but the dot."""
+
+    host: str
+    port: int = 25
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: str = ""
+    timeout: float = 30.0
+    lanes: int = 10
+
+
+class Step(StrEnum):
+    """Where a copy stood when its answer came."""
+
+    MAIL = "MAIL FROM"
+    RCPT = "RCPT TO"
+    DATA = "DATA"
+    BODY = "the message"
+    DOT = "the end of the message"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What ended a copy's transaction."""
+
+    step: Step
+    code: int  # 0: no answer, or none that makes sense
+    said: str
+
+    @property
+    def kind(self) -> int:
+        """The first digit, which is all a client should act on (RFC 5321 §4.2.1)."""
+        return self.code // 100
+
+    def __str__(self) -> str:
+        if self.kind in {2, 3, 4, 5}:
+            return f"{self.code} {self.said}".strip()
+        return f"no usable answer to {self.step} ({self.said or 'the connection ended'})"
+
+
+def verdict(delivery: bytes, answer: Answer) -> Outcome:
+    """What an answer means for the copy; a ``TransportError`` is raised where it is about us instead."""
+    match answer.step, answer.kind:
+        case Step.MAIL, 5:
+            raise TransportRejected(f"the mail server refuses us as a sender: {answer}")
+        case Step.MAIL, _:
+            raise TransportUnavailable(f"the mail server takes no mail now: {answer}")
+        case Step.DOT, 2:
+            return Accepted(delivery, answer.said)
+        case _, 5:
+            return Refused(delivery, str(answer))
+        case Step.DOT, 4:
+            return NotTaken(delivery, str(answer))
+        case Step.DOT, _:
+            return Unknown(delivery, str(answer))
+        case _:
+            return NotTaken(delivery, str(answer))
+
+
+def stuffed(message: bytes) -> bytes:
+    """A message as it stands between DATA and the dot (RFC 5321 §4.5.2), ending with a line end.
+
+    Lines are taken to begin after any LF, not only after CRLF: a lone ``LF . CRLF`` that one server passes on
+    and the next one reads as the end would let a message smuggle in another.
+    """
+    dotted = re.sub(rb"(?m)^\.", b"..", message)
+    return dotted if dotted.endswith(b"\r\n") else dotted + b"\r\n"
+
+
+class Conversation(smtplib.SMTP):
+    """A connection that has said hello. Every reply must be complete in time, or the connection has ended."""
+
+    used = False  # whether a copy got past MAIL on it
+    _reader: DeadlineReader
+    _patience: float | None = None
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self._reader = DeadlineReader(self.sock)
+            self.file = self._reader.makefile()
+        if self.file is not None:
+            self._reader.allow(self._patience or self.timeout)
+        return super().getreply()
+
+    def send(self, s: bytes | str) -> None:  # type: ignore[override]  # as narrow as we use it
+        if self.sock is not None:
+            self.sock.settimeout(self.timeout)  # reading has set it to what was left of the last wait
+        super().send(s)
+
+    def quiet(self) -> bool:
+        """Still open, and the server has said nothing that nobody asked for."""
+        if self.sock is None or self.file is None:
+            return False
+        self._reader.allow(0)
+        try:
+            self.file.peek(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False  # the end, a 421, or a server that is out of step
+
+    def hand_over(self, sender: str, address: str, body: bytes, *, dot_timeout: float) -> Answer:
+        """Drives one copy to the answer that ends it. ``body`` is stuffed, the addresses are printable."""
+        self.command_encoding = "ascii" if address.isascii() else "utf-8"
+        option = "" if address.isascii() else " SMTPUTF8"
+        steps = (
+            (Step.MAIL, f"MAIL FROM:<{sender}>{option}", 2),
+            (Step.RCPT, f"RCPT TO:<{address}>", 2),
+            (Step.DATA, "DATA", 3),
+        )
+        step = Step.MAIL
+        try:
+            for step, command, good in steps:
+                self.putcmd(command)
+                answer = self._answer(step)
+                if answer.kind != good:
+                    return answer
+                self.used = True
+            step = Step.BODY
+            self._write(body)
+            step = Step.DOT
+            self._patience = dot_timeout
+            return self._answer(step)
+        except (OSError, smtplib.SMTPException) as error:
+            return Answer(step, 0, words(error))
+
+    def _answer(self, step: Step) -> Answer:
+        code, said = self.getreply()
+        return Answer(step, code, words(said))
+
+    def _write(self, body: bytes) -> None:
+        """The message and its dot. After an error the dot has not left whole: the copy was not taken."""
+        self.send(body)
+        if not self.quiet():
+            # Else whatever the server says too early would be read as its answer to the dot.
+            raise ConnectionAbortedError("the server spoke or closed before the end of the message")
+        self.send(b".\r\n")
+
+    def ready_for_next(self, answer: Answer) -> bool:
+        """Ends the transaction; if that can't be done surely, closes the connection and returns False."""
+        self._patience = None
+        known = {2, 4, 5} if answer.step is Step.DOT else {4, 5}
+        if answer.code == SERVICE_CLOSING or answer.kind not in known:
+            self.close()
+        elif answer.step is not Step.DOT:
+            self._reset()
+        return self.sock is not None
+
+    def _reset(self) -> None:
+        try:
+            done = self.rset()[0] // 100 == 2
+        except (OSError, smtplib.SMTPException):
+            done = False
+        if not done:
+            self.close()
+
+    def leave(self) -> None:
+        """Says goodbye, if the server still listens."""
+        with contextlib.suppress(OSError, smtplib.SMTPException):
+            self.quit()
+        self.close()
+
+
+class TlsConversation(Conversation, smtplib.SMTP_SSL):
+    """The same, with TLS from the first byte."""
+
+
+def connect(settings: SmtpSettings) -> Conversation:
+    """A conversation that is open, encrypted and logged in as configured; never one that is less.
+
+    Raises ``TransportUnavailable`` for what may pass (no connection, no such name, a wrong certificate, 4xx) and
+    ``TransportRejected`` for what needs a person (5xx, no STARTTLS, no login).
+    """
+    if settings.username and settings.security == "none":
+        raise TransportRejected(
+            'the SMTP password would travel in the clear: [smtp] security is "none".',
+            hint='Set security = "starttls" or "tls", or remove the username.',
+        )
+    context = None if settings.security == "none" else tls_context(settings.ca_file)
+    try:
+        return _greet(settings, context)
+    except smtplib.SMTPResponseException as error:
+        code, said = error.smtp_code, words(error.smtp_error)
+        raise _refusal(settings, f"{code} {said}", permanent=code // 100 == 5) from None
+    except smtplib.SMTPServerDisconnected as error:
+        raise _refusal(settings, words(error), permanent=False) from None
+    except smtplib.SMTPException as error:  # STARTTLS or a way to log in is not offered
+        raise _refusal(settings, words(error), permanent=True) from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be a name, such as "mail..org"
+        raise _refusal(settings, words(error), permanent=False) from error
+
+
+def _greet(settings: SmtpSettings, context: ssl.SSLContext | None) -> Conversation:
+    smtp = _dial(settings, context)
+    try:
+        assert smtp.sock is not None
+        # The dot leaves after the body on its own: without this it would wait for the body's acknowledgement.
+        smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _hello(smtp)
+        if settings.security == "starttls":
+            smtp.starttls(context=context)
+            _hello(smtp)
+        if settings.username:
+            _log_in(smtp, settings)
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
+
+
+def _log_in(smtp: Conversation, settings: SmtpSettings) -> None:
+    try:
+        smtp.login(settings.username, settings.password)
+    except UnicodeEncodeError:  # from None: the password stands in the original
+        raise smtplib.SMTPException("user name or password hold more than ASCII") from None
+
+
+def _dial(settings: SmtpSettings, context: ssl.SSLContext | None) -> Conversation:
+    if settings.security == "tls":
+        return TlsConversation(settings.host, settings.port, timeout=settings.timeout, context=context)
+    return Conversation(settings.host, settings.port, timeout=settings.timeout)
+
+
+def _hello(smtp: Conversation) -> None:
+    code, said = smtp.ehlo()
+    if code // 100 != 2:
+        raise smtplib.SMTPHeloError(code, said)
+
+
+def _refusal(settings: SmtpSettings, said: str, *, permanent: bool) -> TransportError:
+    place = f"the mail server {settings.host}:{settings.port}"
+    if permanent:
+        hint = "Compare [smtp] in newsletter.toml and SMTP_PASSWORD with what the server asks for."
+        return TransportRejected(f"{place} does not let us send: {said}", hint=hint)
+    hint = "Is it running, and are host, port and security in [smtp] right?"
+    return TransportUnavailable(f"{place} can't be used now: {said}", hint=hint)
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Verifies certificate and host name, against ``ca_file`` if there is one, else the system's authorities."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise TransportRejected(
+            f"[smtp] ca_file {ca_file} can't be used: {error.strerror or error}"
+        ) from error

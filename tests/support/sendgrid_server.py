@@ -1,0 +1,234 @@
+"""A local SendGrid: takes ``/v3/mail/send``, holds requests to the documented rules, and misbehaves as told.
+
+What it accepts it writes out per person, replacing substitutions literally, in all parts alike and up to four levels
+deep, as SendGrid does: so a test sees what each person would get.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+KEY = "SG.test-key"
+LEVELS = 4
+RESERVED = {"x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding"}
+RESERVED |= {"to", "from", "subject", "reply-to", "cc", "bcc"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one person would get."""
+
+    address: str
+    subject: str
+    text: str
+    html: str
+    headers: Mapping[str, str]
+    delivery: str
+
+
+@dataclass(frozen=True)
+class Say:
+    """Answers this and takes nothing."""
+
+    status: int
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``cut`` (RST), ``hang``, ``drip`` (202, a byte at a time), ``half`` (202, the body ends too soon), ``noise``."""
+
+    kind: str
+    taken: bool = False
+
+
+class SendGrid(ThreadingHTTPServer):
+    """``acts`` are used up in order, one a request; then requests are judged by the rules alone."""
+
+    daemon_threads = False
+
+    def __init__(self, acts: Sequence[Say | Fault] = ()) -> None:
+        self.acts = deque(acts)
+        self.usual: Say | Fault | None = None
+        self.bad: set[str] = set()  # addresses that the rules find wrong
+        self.vague = False  # whether errors name no field
+        self.most_members = 1000  # more is 413
+        self.requests: list[dict[str, Any]] = []
+        self.book: list[Written] = []
+        self.authorizations: list[str] = []
+        self.stopping = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        """What goes into ``[sendgrid] url``."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def addresses(self) -> list[str]:
+        """Who would get something, in order."""
+        return [written.address for written in self.book]
+
+
+@contextlib.contextmanager
+def sendgrid_server(*acts: Say | Fault) -> Iterator[SendGrid]:
+    """Runs one on a free port of loopback."""
+    with SendGrid(acts) as server:
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="sendgrid"
+        )
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stopping.set()
+            server.shutdown()
+            thread.join(10)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SendGrid
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_arguments: object) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        """Where a followed redirect would end: it must never be seen."""
+        self.server.authorizations.append(f"GET with {self.headers.get('Authorization')}")
+        self._answer(Say(200, "{}"))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.authorizations.append(self.headers.get("Authorization", ""))
+        self.server.requests.append(body)
+        act = self.server.acts.popleft() if self.server.acts else self.server.usual
+        if isinstance(act, Say):
+            self._answer(act)
+        elif act is not None:
+            self._misbehave(act, body)
+        else:
+            self._answer(self._judge(body))
+
+    def _judge(self, body: dict[str, Any]) -> Say:
+        if self.path != "/v3/mail/send":
+            return Say(404, errors(("", "not found")))
+        if self.headers.get("Authorization") != f"Bearer {KEY}":
+            return Say(401, errors(("", "The provided authorization grant is invalid, expired, or revoked")))
+        if len(body["personalizations"]) > self.server.most_members:
+            return Say(413, errors(("", "too large")))
+        found = [*problems(body), *self._bad_addresses(body)]
+        if found:
+            return Say(400, errors(*([("", "Bad Request")] if self.server.vague else found)))
+        self.server.book += write_out(body)
+        return Say(202, "", {"X-Message-Id": f"id-{len(self.server.requests)}"})
+
+    def _bad_addresses(self, body: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        for number, member in enumerate(body["personalizations"]):
+            if member["to"][0]["email"] in self.server.bad:
+                address = member["to"][0]["email"]
+                yield f"personalizations.{number}.to.0.email", f"Does not contain a valid address: {address}"
+
+    def _answer(self, say: Say) -> None:
+        data = say.body.encode()
+        self.send_response(say.status)
+        for name, value in say.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _misbehave(self, fault: Fault, body: dict[str, Any]) -> None:
+        self.close_connection = True
+        if fault.taken:
+            self.server.book += write_out(body)
+        if fault.kind == "cut":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif fault.kind == "hang":
+            self.connection.settimeout(30)
+            self.connection.recv(1)  # until the other side gives up
+        elif fault.kind == "half":
+            self.wfile.write(b"HTTP/1.1 202 Accepted\r\nX-Message-Id: x\r\nContent-Length: 100\r\n\r\nhalf")
+        elif fault.kind == "noise":
+            self.wfile.write(b"\x00\xff this is not HTTP\r\n\r\n")
+        elif fault.kind == "drip":
+            with contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 202 Accepted\r\nX-Message-Id: x\r\nContent-Length: 0\r\n\r\n":
+                    self.wfile.write(bytes([byte]))
+                    self.server.stopping.wait(0.05)
+
+
+def errors(*found: tuple[str, str]) -> str:
+    """The body of an error, as SendGrid writes it."""
+    return json.dumps(
+        {"errors": [{"message": why, "field": place or None, "help": None} for place, why in found]}
+    )
+
+
+def problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What SendGrid would not take: (field, message)."""
+    members = body["personalizations"]
+    if not 1 <= len(members) <= 1000:
+        yield "personalizations", "limited to 1000"
+    seen: set[str] = set()
+    for number, member in enumerate(members):
+        yield from _member_problems(f"personalizations.{number}", member, seen)
+    if not body.get("subject"):
+        yield "subject", "The subject is required."
+    types = [part["type"] for part in body["content"]]
+    if types != ["text/plain", "text/html"] or not all(part["value"] for part in body["content"]):
+        yield "content", "text/plain first, then text/html, neither empty"
+    for name in body.get("headers", {}):
+        if name.lower() in RESERVED:
+            yield "headers", f"{name} is reserved"
+
+
+def _member_problems(place: str, member: dict[str, Any], seen: set[str]) -> Iterator[tuple[str, str]]:
+    if len(member["to"]) != 1 or set(member) - {"to", "headers", "substitutions", "custom_args"}:
+        yield place, "exactly one reader each"
+    address = member["to"][0]["email"].lower()
+    if address in seen:
+        yield place, f"{address} is in there twice"
+    seen.add(address)
+    values = {**member["substitutions"], **member["custom_args"]}
+    if not all(isinstance(value, str) for value in values.values()):
+        yield place, "strings only"
+    if sum(len(word.encode()) for pair in values.items() for word in pair) > 10_000:
+        yield f"{place}.substitutions", "too long"
+    for name, value in member["headers"].items():
+        if name.lower() in RESERVED or not value.isascii():
+            yield f"{place}.headers", f"{name} is reserved or not ASCII"
+
+
+def write_out(body: dict[str, Any]) -> Iterator[Written]:
+    """One message per person."""
+    text, html = (part["value"] for part in body["content"])
+    for member in body["personalizations"]:
+        values = member["substitutions"]
+        yield Written(
+            address=member["to"][0]["email"],
+            subject=substitute(body["subject"], values),
+            text=substitute(text, values),
+            html=substitute(html, values),
+            headers={**body.get("headers", {}), **member["headers"]},
+            delivery=member["custom_args"]["delivery"],
+        )
+
+
+def substitute(text: str, values: Mapping[str, str]) -> str:
+    """Literally, and again in what came of it."""
+    for _ in range(LEVELS):
+        for tag, value in values.items():
+            text = text.replace(tag, value)
+    return text

@@ -1,0 +1,439 @@
+"""What each answer of a mail server means, and that nothing is ever sent less safely than configured."""
+
+from __future__ import annotations
+
+import dataclasses
+import email
+import re
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from newsletter.errors import TransportRejected, TransportUnavailable
+from newsletter.model import Accepted, NotTaken, Refused
+from newsletter.transports.smtp import SmtpTransport
+from newsletter.transports.smtp_session import SmtpSettings, Step, connect, stuffed, verdict
+from tests.support.copies import Report, hand_over, people, recipient, wire
+from tests.support.smtp_server import (
+    HOST,
+    Cut,
+    Deaf,
+    Drip,
+    Hang,
+    Late,
+    ScriptedServer,
+    Taken,
+    closed_port,
+    make_certificate,
+    server_context,
+    smtp_server,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+ONE = people(1)[0].delivery
+
+
+def settings(port: int, **changes: Any) -> SmtpSettings:
+    return SmtpSettings(**{"host": HOST, "port": port, "security": "none", "timeout": 5, **changes})
+
+
+def send(server: ScriptedServer, count: int = 1, *, dot_timeout: float = 5, **changes: Any) -> Report:
+    return hand_over(SmtpTransport(settings(server.port, **changes), dot_timeout=dot_timeout), people(count))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    files = make_certificate(tmp_path_factory.mktemp("certificate"))
+    return files[0], server_context(*files)
+
+
+# --- what an answer means for one copy ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "act", "outcome"),
+    [
+        ("RCPT", "450 4.2.0 greylisted", NotTaken(ONE, "450 4.2.0 greylisted")),
+        ("RCPT", "421 4.3.2 bye", NotTaken(ONE, "421 4.3.2 bye")),
+        ("RCPT", "550 5.1.1 <reader1@example.net> unknown", Refused(ONE, "550 5.1.1 … unknown")),
+        ("RCPT", "251 will forward", Accepted(ONE, "2.0.0 Ok: queued as Q1")),
+        ("DATA", "451 4.3.0 later", NotTaken(ONE, "451 4.3.0 later")),
+        ("DATA", "554 5.5.1 no", Refused(ONE, "554 5.5.1 no")),
+        ("dot", "250 2.0.0 Ok: queued as ABC", Accepted(ONE, "2.0.0 Ok: queued as ABC")),
+        ("dot", "451 4.3.0 later", NotTaken(ONE, "451 4.3.0 later")),
+        ("dot", "421 4.3.2 bye", NotTaken(ONE, "421 4.3.2 bye")),
+        ("dot", "554 5.7.1 spam", Refused(ONE, "554 5.7.1 spam")),
+    ],
+)
+def test_an_answer_settles_its_copy_and_the_next_one_goes_on(step: str, act: str, outcome: object) -> None:
+    with ScriptedServer({step: [act]}) as server:
+        report = send(server, 2)
+    assert report.error is None
+    assert report.outcomes[1] == outcome
+    assert report.kinds()[2] == "Accepted"
+
+
+@pytest.mark.parametrize("step", ["RCPT", "DATA"])
+@pytest.mark.parametrize("act", [Cut, Hang, "nonsense", "999 what", "2", Late("450 later")])
+def test_a_connection_lost_before_the_dot_means_not_taken(step: str, act: Any) -> None:
+    with ScriptedServer({step: [act]}) as server:
+        report = send(server, 2, timeout=0.3)
+        assert len(server.messages) == 1
+    assert report.kinds() == {1: "NotTaken", 2: "Accepted"}
+    assert report.outcomes[1].charged
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "act", [Cut, Hang, "nonsense", "999 what", "354 more?", "2", "", Drip("250 2.0.0 Ok, so slowly", 0.1)]
+)
+@pytest.mark.parametrize("taken", [True, False])
+def test_no_usable_answer_to_the_dot_means_unknown_whether_it_was_taken_or_not(act: Any, taken: bool) -> None:
+    with ScriptedServer({"dot": [Taken(act) if taken else act]}) as server:
+        report = send(server, 2, dot_timeout=0.5)
+        assert len(server.messages) == 1 + taken
+    assert report.kinds() == {1: "Unknown", 2: "Accepted"}
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("act", [Cut, Deaf])
+def test_a_body_that_cannot_be_finished_gets_no_dot_and_is_not_taken(act: Any) -> None:
+    with ScriptedServer({"body": [act]}) as server:
+        talk = connect(settings(server.port, timeout=1))
+        # More than the sockets' buffers hold, so that the trouble comes while we write.
+        answer = talk.hand_over("a@example.org", "b@example.net", b"\r\n" * 10_000_000, dot_timeout=5)
+        assert answer.step is Step.BODY
+        assert not talk.ready_for_next(answer)
+        assert isinstance(verdict(ONE, answer), NotTaken)
+        assert server.messages == []
+
+
+def test_what_a_server_says_before_the_dot_is_not_taken_for_the_answer_to_it() -> None:
+    with ScriptedServer({"DATA": ["354 go on\r\n250 2.0.0 Ok: a lie"]}) as server:
+        report = send(server, 2)
+        assert len(server.messages) == 1
+    assert report.kinds() == {1: "NotTaken", 2: "Accepted"}
+
+
+# --- what an answer means for the lane ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "act"),
+    [
+        ("connect", "421 4.3.2 too many"),
+        ("connect", "450 no"),
+        ("connect", Cut),
+        ("connect", Hang),
+        ("connect", "nonsense"),
+        ("EHLO", "421 bye"),
+        ("EHLO", "451 later"),
+        ("EHLO", Cut),
+        ("MAIL", "421 4.3.2 bye"),
+        ("MAIL", "451 4.3.0 later"),
+        ("MAIL", Cut),
+        ("MAIL", Hang),
+        ("MAIL", "nonsense"),
+    ],
+)
+def test_trouble_up_to_mail_is_unavailable_and_charged_to_nobody(step: str, act: Any) -> None:
+    with ScriptedServer({step: [act]}) as server:
+        report = send(server, 3, timeout=0.3)
+    assert isinstance(report.error, TransportUnavailable)
+    assert report.kinds() == {1: "NotTaken"}
+    assert not report.outcomes[1].charged
+
+
+@pytest.mark.parametrize(
+    ("step", "act"),
+    [
+        ("connect", "554 5.7.1 you are listed"),
+        ("EHLO", "550 5.7.1 go away"),
+        ("MAIL", "550 5.1.8 <bounces@example.org> sender unknown"),
+        ("MAIL", "530 5.7.0 login first"),
+    ],
+)
+def test_a_refusal_up_to_mail_stops_the_campaign_with_the_servers_words(step: str, act: str) -> None:
+    with ScriptedServer({step: [act]}) as server:
+        report = send(server, 3)
+    assert isinstance(report.error, TransportRejected)
+    assert act.split("<", maxsplit=1)[0].strip() in str(report.error)
+    assert "@" not in str(report.error)
+    assert report.kinds() == {1: "NotTaken"}
+    assert not report.outcomes[1].charged
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "mail..invalid", "x" * 70 + ".invalid"])
+def test_a_name_that_does_not_resolve_is_unavailable(host: str) -> None:
+    transport = SmtpTransport(settings(25, host=host))
+    assert isinstance(hand_over(transport, people(1)).error, TransportUnavailable)
+
+
+def test_a_connection_that_cannot_be_made_holds_no_copy_meanwhile() -> None:
+    """While connecting nothing is pulled: a kill then leaves nothing unknown."""
+    with ScriptedServer({"connect": [Hang]}) as server:
+        transport = SmtpTransport(settings(server.port, timeout=0.3))
+        pulled: list[float] = []
+
+        def copies() -> Any:
+            pulled.append(time.monotonic())
+            yield from ()
+
+        started = time.monotonic()
+        transport.run(wire(), copies(), lambda _outcomes: None)
+    assert pulled[0] - started >= 0.3
+
+
+def test_a_server_that_is_down_when_the_last_copy_is_done_is_no_error() -> None:
+    with ScriptedServer(
+        {"connect": ["220 hi", "421 no more"], "dot": [Late("250 2.0.0 Ok: queued as Q")]}
+    ) as server:
+        report = send(server, 1)
+    assert (report.error, report.kinds()) == (None, {1: "Accepted"})
+
+
+@pytest.mark.parametrize("closing", ["421 4.7.0 too many messages", "452 4.5.3 enough", "550 enough", Cut])
+def test_a_server_with_a_limit_per_connection_gets_the_next_copy_on_a_new_one(closing: Any) -> None:
+    with ScriptedServer({"MAIL": ["250 ok", "250 ok", closing]}) as server:
+        report = send(server, 5)
+        assert len(server.messages) == 5
+    assert report.error is None
+    assert set(report.kinds().values()) == {"Accepted"}
+    assert server.connections == 2
+
+
+def test_a_server_that_closes_after_each_copy_is_no_failure() -> None:
+    with ScriptedServer(usual={"dot": Taken(Late("250 2.0.0 Ok: queued as Q"))}) as server:
+        report = send(server, 6)
+    assert report.error is None
+    assert set(report.kinds().values()) == {"Accepted"}
+
+
+def test_three_connections_lost_in_a_row_end_the_lane() -> None:
+    with ScriptedServer(usual={"dot": Taken(Cut)}) as server:
+        report = send(server, 10)
+    assert isinstance(report.error, TransportUnavailable)
+    assert report.kinds() == {1: "Unknown", 2: "Unknown", 3: "Unknown", 4: "NotTaken"}
+    assert not report.outcomes[4].charged
+
+
+def test_lost_connections_count_only_in_a_row() -> None:
+    with ScriptedServer({"RCPT": [Cut, Cut, "250 ok", Cut, Cut, "250 ok"]}) as server:
+        report = send(server, 6)
+    assert report.error is None
+    assert list(report.kinds().values()) == ["NotTaken", "NotTaken", "Accepted"] * 2
+
+
+def test_one_connection_serves_many_and_is_left_politely() -> None:
+    with ScriptedServer({"RCPT": ["250 ok", "550 no", "250 ok"]}) as server:
+        send(server, 3)
+    verbs = [command.split()[0].upper() for command in server.commands]
+    assert verbs == ["EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "DATA", "QUIT"]
+    assert server.connections == 1
+
+
+def test_a_connection_that_cannot_be_reset_is_replaced() -> None:
+    with ScriptedServer({"RCPT": ["550 no"], "RSET": ["503 no"]}) as server:
+        report = send(server, 2)
+    assert report.kinds() == {1: "Refused", 2: "Accepted"}
+    assert server.connections == 2
+
+
+# --- what leaves -------------------------------------------------------------------------------------------------
+
+
+def test_a_real_server_gets_the_bytes_of_the_wire_with_a_sender_per_copy() -> None:
+    message = wire()
+    with smtp_server() as mailbox:
+        report = hand_over(SmtpTransport(settings(mailbox.port)), people(2), message)
+    assert report.outcomes[2] == Accepted(people(2)[1].delivery, "2.0.0 Ok: queued as Q2")
+    for copy, arrived in zip(people(2), mailbox.messages, strict=True):
+        assert arrived.content == b"".join(message.pieces(copy))
+        assert (arrived.sender, arrived.recipient) == (f"bounces+{copy.id}@example.org", copy.address)
+
+
+def test_several_lanes_keep_a_connection_each() -> None:
+    with smtp_server() as mailbox:
+        report = hand_over(SmtpTransport(settings(mailbox.port)), people(60), lanes=5)
+    assert report.error is None
+    assert sorted(arrived.recipient for arrived in mailbox.messages) == sorted(
+        copy.address for copy in people(60)
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        (b".\r\n", b"..\r\n"),
+        (b"a\r\n.\r\nb\r\n", b"a\r\n..\r\nb\r\n"),
+        (b"a\r\n..b\r\n", b"a\r\n...b\r\n"),
+        (b"a.\r\n", b"a.\r\n"),
+        (b"a", b"a\r\n"),
+        (b"a\n.\r\nMAIL FROM:<x>\r\n", b"a\n..\r\nMAIL FROM:<x>\r\n"),
+        (b"", b"\r\n"),
+    ],
+)
+def test_dots_are_stuffed_and_no_message_can_end_early(message: bytes, sent: bytes) -> None:
+    assert stuffed(message) == sent
+
+
+def test_an_address_outside_ascii_leaves_only_with_smtputf8() -> None:
+    copy = recipient(1, "zoë@example.net")
+    with ScriptedServer() as server:
+        report = hand_over(SmtpTransport(settings(server.port)), [copy, recipient(2)])
+    assert report.kinds() == {1: "Refused", 2: "Accepted"}
+    assert "SMTPUTF8" in report.outcomes[1].reason
+    with smtp_server(smtputf8=True) as mailbox:
+        report = hand_over(SmtpTransport(settings(mailbox.port)), [copy, recipient(2)])
+    assert report.kinds() == {1: "Accepted", 2: "Accepted"}
+    assert [arrived.recipient for arrived in mailbox.messages] == ["zoë@example.net", "reader2@example.net"]
+    assert [arrived.options for arrived in mailbox.messages] == [("SMTPUTF8",), ()]
+
+
+@pytest.mark.parametrize(
+    "address", ["a@b>\r\nRCPT TO:<c@d", "a@example.net\r\nDATA", "<a@example.net>", "a\x00@b"]
+)
+def test_an_address_cannot_smuggle_in_a_command(address: str) -> None:
+    with ScriptedServer() as server:
+        report = hand_over(SmtpTransport(settings(server.port)), [recipient(1, address), recipient(2)])
+    assert report.kinds() == {1: "Refused", 2: "Accepted"}
+    assert [command for command in server.commands if command.startswith("RCPT")] == [
+        "RCPT TO:<reader2@example.net>"
+    ]
+
+
+def test_a_message_larger_than_the_server_takes_stops_the_campaign_before_it_is_sent() -> None:
+    with smtp_server(most_bytes=500) as mailbox:
+        report = hand_over(SmtpTransport(settings(mailbox.port)), people(2))
+    assert isinstance(report.error, TransportRejected)
+    assert re.search(r"a copy has [\d,]+ bytes, and the mail server takes at most 500", str(report.error))
+    assert report.kinds() == {1: "NotTaken"}
+    assert mailbox.messages == []
+
+
+@pytest.mark.parametrize("size", ["", " 0", " lots"])
+def test_a_server_that_names_no_limit_has_none(size: str) -> None:
+    with ScriptedServer({"EHLO": [f"250-hi\r\n250 SIZE{size}"]}) as server:
+        assert send(server).kinds() == {1: "Accepted"}
+
+
+# --- TLS and login -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_tls_with_a_login_against_a_real_server(
+    security: str, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    file, context = certificate
+    chosen = {"tls": context} if security == "tls" else {"starttls": context}
+    with smtp_server(login=("ann", "s3cret"), **chosen) as mailbox:
+        known = settings(
+            mailbox.port,
+            security=security,
+            username="ann",
+            password="s3cret",
+            ca_file=str(file),
+            host="localhost",
+        )
+        report = hand_over(SmtpTransport(known), people(2))
+        wrong = hand_over(SmtpTransport(dataclasses.replace(known, password="guess")), people(1))
+    assert report.error is None
+    assert [(arrived.login, arrived.encrypted) for arrived in mailbox.messages] == [("ann", True)] * 2
+    assert isinstance(wrong.error, TransportRejected)
+    assert "535" in str(wrong.error)
+    assert "guess" not in str(wrong.error)
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+    security: str, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    with smtp_server(**{security: certificate[1]}) as mailbox:
+        report = hand_over(SmtpTransport(settings(mailbox.port, security=security)), people(1))
+    assert isinstance(report.error, TransportUnavailable)
+    assert "certificate" in str(report.error).lower()
+    assert (report.kinds(), mailbox.messages) == ({1: "NotTaken"}, [])
+
+
+def test_a_certificate_for_another_host_is_not_trusted(tmp_path: Path) -> None:
+    files = make_certificate(tmp_path, host="elsewhere.example")
+    with smtp_server(tls=server_context(*files)) as mailbox:
+        known = settings(mailbox.port, security="tls", ca_file=str(files[0]), host="localhost")
+        report = hand_over(SmtpTransport(known), people(1))
+    assert isinstance(report.error, TransportUnavailable)
+    assert mailbox.messages == []
+
+
+def test_a_server_without_starttls_gets_nothing() -> None:
+    with ScriptedServer() as server:
+        report = send(server, security="starttls")
+    assert isinstance(report.error, TransportRejected)
+    assert "STARTTLS" in str(report.error)
+    assert [command for command in server.commands if not command.lower().startswith("ehlo")] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error"), [("454 4.7.0 TLS not available", TransportUnavailable), ("501 no", TransportRejected)]
+)
+def test_a_server_that_takes_starttls_back_gets_nothing(said: str, error: type) -> None:
+    with ScriptedServer({"EHLO": ["250-hi\r\n250 STARTTLS"], "STAR": [said]}) as server:
+        report = send(server, security="starttls")
+    assert isinstance(report.error, error)
+    assert server.messages == []
+
+
+def test_a_plain_server_on_a_tls_port_is_unavailable() -> None:
+    with ScriptedServer() as server:
+        assert isinstance(send(server, security="tls", timeout=1).error, TransportUnavailable)
+
+
+def test_a_password_never_travels_in_the_clear() -> None:
+    with ScriptedServer({"EHLO": ["250-hi\r\n250 AUTH PLAIN LOGIN"]}) as server:
+        report = send(server, username="ann", password="s3cret")
+    assert isinstance(report.error, TransportRejected)
+    assert "in the clear" in str(report.error)
+    assert server.commands == []
+
+
+def test_a_password_that_smtplib_cannot_send_is_not_shown(certificate: tuple[Path, ssl.SSLContext]) -> None:
+    file, context = certificate
+    with smtp_server(tls=context, login=("ann", "x")) as mailbox:
+        known = settings(mailbox.port, security="tls", username="ann", password="pässword", ca_file=str(file))
+        report = hand_over(SmtpTransport(known), people(1))
+    assert isinstance(report.error, TransportRejected)
+    assert "ASCII" in str(report.error)
+    shown = "".join(traceback.format_exception(report.error))
+    assert "pässword" not in shown
+    assert mailbox.messages == []
+
+
+def test_a_server_without_a_way_to_log_in_gets_nothing(certificate: tuple[Path, ssl.SSLContext]) -> None:
+    file, context = certificate
+    with smtp_server(starttls=context) as mailbox:
+        known = settings(mailbox.port, security="starttls", username="ann", password="x", ca_file=str(file))
+        report = hand_over(SmtpTransport(known), people(1))
+    assert isinstance(report.error, TransportRejected)
+    assert mailbox.messages == []
+
+
+def test_a_missing_ca_file_is_named(tmp_path: Path) -> None:
+    transport = SmtpTransport(settings(closed_port(), security="tls", ca_file=str(tmp_path / "none.pem")))
+    report = hand_over(transport, people(1))
+    assert isinstance(report.error, TransportRejected)
+    assert "none.pem" in str(report.error)
+
+
+def test_settings_do_not_show_the_password() -> None:
+    assert "s3cret" not in repr(settings(25, password="s3cret"))
+
+
+def test_messages_parse_after_the_trip() -> None:
+    with smtp_server() as mailbox:
+        hand_over(SmtpTransport(settings(mailbox.port)), people(1))
+    parsed = email.message_from_bytes(mailbox.messages[0].content)
+    assert [part.get_content_type() for part in parsed.walk()][1:] == ["text/plain", "text/html"]
