@@ -1,0 +1,122 @@
+"""The commands that look after a publisher's folder: init, config, db."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from newsletter.cli import output
+from newsletter.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from newsletter.cli.main import Project
+
+
+@click.command(epilog="Example: newsletter init my-newsletter")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--keys", is_flag=True, help="Only make the keys that are missing, in a folder that exists.")
+@click.pass_obj
+def init(project: Project, folder: Path | None, *, keys: bool) -> None:
+    """Make a publisher's folder, or the keys that sign its links.
+
+    Without DIR, the current folder. Nothing that exists is overwritten, and a key that is set is never replaced: with
+    other keys, the links in mails that were sent would die and people who left would be written to again.
+    """
+    if keys:
+        _tell_keys(folder or project.root)
+        return
+    from newsletter.scaffold import init_project
+
+    root = folder or project.folder or Path.cwd()
+    init_project(root)
+    output.say(f"Made a publisher's folder in {root}.")
+    _tell_keys(root)
+    output.next_steps(
+        *([f"cd {root}"] if root != Path.cwd() else []), "fill in newsletter.toml", "newsletter preview"
+    )
+
+
+def _tell_keys(root: Path) -> None:
+    from newsletter.config import add_keys
+
+    made = add_keys(root, os.environ)
+    if made:
+        output.say(f"Wrote {' and '.join(made)} into {root / '.env'}. Keep a copy of it in a safe place.")
+    else:
+        output.say("Both keys are set already: nothing was changed.")
+
+
+@click.command(epilog="Example: newsletter config --json")
+@click.option("--json", "as_json", is_flag=True, help="Print the settings for a script.")
+@click.pass_obj
+def config(project: Project, *, as_json: bool) -> None:
+    """Print every setting in effect and where it came from.
+
+    Secrets are never shown, only whether they are set; a fingerprint tells two keys apart.
+    """
+    settings = list(project.settings.describe())
+    if as_json:
+        output.print_json({each.key: {"value": each.value, "from": each.origin} for each in settings})
+        return
+    output.say(f"Project: {project.root}")
+    output.print_table(
+        ("setting", "value", "from"), [(each.key, _cell(each.value), each.origin) for each in settings]
+    )
+    output.next_steps("change newsletter.toml, or secrets in .env", "newsletter check")
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+@click.group(epilog="Example: newsletter db check")
+def db() -> None:
+    """Create, upgrade or check the database."""
+
+
+@db.command(epilog="Example: newsletter db upgrade")
+@click.pass_obj
+def upgrade(project: Project) -> None:
+    """Bring the database to the form this version needs; make it if there is none."""
+    from newsletter.store.engine import SCHEMA, create_or_upgrade
+
+    before = create_or_upgrade(project.settings.database_url)
+    if before == SCHEMA:
+        output.say(f"The database is up to date (schema {SCHEMA}): nothing was changed.")
+    elif before:
+        output.say(f"Upgraded the database from schema {before} to {SCHEMA}.")
+    else:
+        output.say(f"Made the database (schema {SCHEMA}).")
+    output.next_steps("newsletter db check")
+
+
+@db.command(epilog="Example: newsletter db check")
+@click.pass_obj
+def check(project: Project) -> None:
+    """Look for damage in the database; changes nothing."""
+    from newsletter.store.engine import SCHEMA, open_engine, read
+
+    engine = open_engine(project.settings.database_url)
+    try:
+        damage = read(engine, _damage)
+    finally:
+        engine.dispose()
+    if damage:
+        raise DatabaseError(
+            "The database is damaged:" + "".join(f"\n  {line}" for line in damage),
+            hint="Keep a copy of the file as it is, and restore the last backup.",
+        )
+    output.say(f"The database is sound: schema {SCHEMA}, every page and every reference checked.")
+    output.next_steps("newsletter status")
+
+
+def _damage(conn: Connection) -> list[str]:
+    pages = [str(row[0]) for row in conn.exec_driver_sql("PRAGMA integrity_check(20)")]
+    orphans = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
+    found = [f"a row of {table} refers to a missing {parent}" for table, _, parent, _ in orphans]
+    return [line for line in pages if line != "ok"] + found

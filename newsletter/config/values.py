@@ -1,0 +1,230 @@
+"""What one value of newsletter.toml may be.
+
+Each rule takes what the file says and returns what the program uses, or raises ``ValueError`` with the rest
+of a sentence that begins with the key: "newsletter.base_url must not end with a slash …".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+
+from newsletter import addresses, merge, texts
+from newsletter.headers import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = timedelta(days=30)
+
+# The `<https://…/u/` + a token of 35 characters + `>` of List-Unsubscribe has to fit into a line of 76:
+# Python folds a longer one into encoded words, which Gmail ignores.
+LONGEST_BASE_URL = 76 - len("<") - len("/u/") - 35 - len(">")
+
+
+def one_line(text: str) -> str:
+    """Text that may stand in a mail's header: one line, no control characters, no blanks around it."""
+    try:
+        return clean("it", text).strip()
+    except ValueError:
+        raise ValueError("must be one line without control characters") from None
+
+
+def some_line(text: str) -> str:
+    """One line that says something."""
+    if not one_line(text):
+        raise ValueError("is empty: write something between the quotes")
+    return one_line(text)
+
+
+def duration(text: object) -> timedelta:
+    """``"15s"``, ``"2m"``, ``"1h"`` or ``"1d"``: from a second to thirty days."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"([0-9]{1,7})([smhd])", text) if isinstance(text, str) else None
+    span = timedelta(seconds=int(match[1]) * SECONDS[match[2]]) if match else timedelta()
+    if not timedelta() < span <= LONGEST:
+        raise ValueError(
+            'must be a duration in quotes, of 30 days at most, such as "15s", "2m", "1h" or "1d"'
+        )
+    return span
+
+
+def duration_text(span: timedelta) -> str:
+    """The inverse of ``duration``, in the largest unit that is exact."""
+    total = int(span.total_seconds())
+    unit = next(unit for unit in "dhms" if total % SECONDS[unit] == 0)
+    return f"{total // SECONDS[unit]}{unit}"
+
+
+def own_address(text: str) -> str:
+    """An address of the publisher: in every copy's header, where most servers take ASCII only."""
+    if not text.isascii() and not text.rpartition("@")[0].isascii():
+        raise ValueError(
+            "must have only a-z, digits and punctuation before the @: most servers refuse other letters"
+        )
+    return address(text)
+
+
+def address(text: str) -> str:
+    """An address that mail can be sent to."""
+    try:
+        return addresses.parse(text)
+    except ValueError as error:
+        raise ValueError(f"must be an address like editor@example.org: {str(error).rstrip('.')}") from None
+
+
+def web_address(text: str) -> str:
+    """An https address to which a path can be added."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(
+            "may hold only ASCII letters: write a name like müller.example as xn--mller-kva.example"
+        )
+    if not text.startswith("https://") or not _is_plain(text):
+        raise ValueError(
+            'must be a web address that begins with https://, such as "https://news.example.org"'
+        )
+    if text.endswith("/"):
+        raise ValueError("must not end with a slash: paths are added to it")
+    return text
+
+
+def _is_plain(url: str) -> bool:
+    """Scheme, host, maybe port and path; no user, query or fragment, nothing a header has to escape."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # both raise for what can't be one
+    except ValueError:
+        return False
+    return bool(host) and re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~%-]+)*/?", url, re.ASCII) is not None
+
+
+def base_url(text: str) -> str:
+    """A web address so short that a signed unsubscribe link fits into one line of a header."""
+    if len(web_address(text)) > LONGEST_BASE_URL:
+        raise ValueError(
+            f"has {len(text)} characters and may have {LONGEST_BASE_URL}, or the unsubscribe link would not "
+            "fit into one line of the mail's header: use a shorter host name or path"
+        )
+    return text
+
+
+def api_url(text: str) -> str:
+    """An https address; plain http only on this machine, where a test's server listens."""
+    if text.startswith("http://") and _is_plain(text) and _is_here(urlsplit(text).hostname or ""):
+        return text.rstrip("/")
+    return web_address(text)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def optional(rule: Callable[[str], str]) -> Callable[[str], str]:
+    """``rule``, but an empty text means: not set."""
+    return lambda text: rule(text) if text else ""
+
+
+def list_id(text: str) -> str:
+    """RFC 2919, section 2: dot-separated labels, at least two, 255 characters at most."""
+    if len(text) > 255 or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", text):
+        raise ValueError('must look like a host name with a dot in it, such as "digest.example.org"')
+    return text
+
+
+def list_name(text: str) -> str:
+    """A name that can stand on a command line."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", text):
+        raise ValueError('must be made of small letters, digits, - and _, such as "readers"')
+    return text
+
+
+def language(text: str) -> str:
+    """A language, maybe with a region (``de-AT``), whose fixed words ship with the program."""
+    known = texts.languages()
+    if not re.fullmatch(rf"({'|'.join(known)})(-[A-Za-z0-9]+)*", text):
+        raise ValueError(f"must be a language there are texts for: {', '.join(known)}")
+    return text
+
+
+def field_name(text: str) -> str:
+    """The name of a column that issues may use as a merge tag, such as ``town``."""
+    if text in merge.RESERVED:
+        raise ValueError(f'must not be "{text}": that merge tag has a meaning of its own')
+    if merge.names(f"@@{text}@@") != {text}:
+        raise ValueError("must be made of small letters, digits and _, and begin with a letter")
+    return text
+
+
+def colour(text: str) -> str:
+    """Six digits: Outlook reads neither the short form nor names."""
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError('must be a colour of six digits, such as "#175e63"')
+    return text
+
+
+def fonts(text: str) -> str:
+    """Names for a style sheet; nothing that could end a declaration."""
+    if not re.fullmatch(r"[\w ,'-]+", text):
+        raise ValueError("must be a list of font names, such as \"Georgia, 'Times New Roman', serif\"")
+    return text
+
+
+def login_only_over_tls(username: str, info: ValidationInfo) -> str:
+    """A password never crosses the wire in the clear."""
+    if username and info.data.get("security") == "none":
+        raise ValueError(
+            'needs smtp.security = "starttls" or "tls": a login in the clear gives the password away'
+        )
+    return username
+
+
+def existing_file(text: str, info: ValidationInfo) -> str:
+    """A file that is there, named from the project's folder."""
+    project: Path = (info.context or {})["project"]
+    if text and not (project / text).is_file():
+        raise ValueError(f"names a file that is not there: {project / text}")
+    return text
+
+
+def in_full(text: str, info: ValidationInfo) -> str:
+    """The same file wherever the program is started."""
+    project: Path = (info.context or {})["project"]
+    return str((project / text).resolve()) if text else ""
+
+
+def frozen(value: object) -> object:
+    """TOML has lists, frozen settings have tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Text = Annotated[str, AfterValidator(one_line)]
+Line = Annotated[str, AfterValidator(some_line)]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(frozen)]
+Address = Annotated[str, AfterValidator(address)]
+OwnAddress = Annotated[str, AfterValidator(own_address)]
+OptionalAddress = Annotated[str, AfterValidator(optional(own_address))]
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(frozen)]
+BaseUrl = Annotated[str, AfterValidator(base_url)]
+OptionalUrl = Annotated[str, AfterValidator(optional(web_address))]
+ApiUrl = Annotated[str, AfterValidator(api_url)]
+ListId = Annotated[str, AfterValidator(list_id)]
+ListName = Annotated[str, AfterValidator(list_name)]
+Language = Annotated[str, AfterValidator(language)]
+FieldNames = Annotated[tuple[Annotated[str, AfterValidator(field_name)], ...], BeforeValidator(frozen)]
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Durations = Annotated[tuple[Duration, ...], BeforeValidator(frozen)]
+Colour = Annotated[str, AfterValidator(colour)]
+Fonts = Annotated[str, AfterValidator(fonts)]
+FileName = Annotated[str, AfterValidator(one_line), AfterValidator(existing_file)]
+FullPath = Annotated[FileName, AfterValidator(in_full)]
