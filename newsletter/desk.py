@@ -1,0 +1,178 @@
+"""The desk and its lanes: many threads hand over, one thread writes.
+
+Every lane runs ``transport.run`` and pulls its copies; the thread that called ``Desk.work`` is the only one that
+writes. It gathers what lanes have settled and want next, and answers all of them with one commit, so that the cost
+of a durable mark is shared by the lanes that wait for it.
+
+What a kill costs: a lane has at most one window handed and one window's outcomes not yet stored, hence at most
+(window + 1) × lanes copies end as unknown, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from newsletter.model import Accepted, Recipient, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from newsletter.message import Wire
+    from newsletter.model import Outcome
+    from newsletter.store.ledger import Claimed, Ledger
+    from newsletter.transports.base import Transport
+
+    Sign = Callable[[int], Mapping[str, str]]
+    """Subscription id → the personal links, as merge values."""
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def now(self) -> datetime:
+        """The present, aware, UTC."""
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; ends early when the sender is asked to stop."""
+
+
+class SystemClock:
+    """The machine's clock; ``stop`` ends a wait at once."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def now(self) -> datetime:
+        """The present."""
+        return datetime.now(UTC)
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, unless and until stopped."""
+        self._stopped.wait(seconds)
+
+    def stop(self) -> None:
+        """No later wait lasts."""
+        self._stopped.set()
+
+
+@dataclass(slots=True)
+class _Request:
+    """What a lane asks of the desk: store these outcomes, and hand me my next window."""
+
+    settled: list[Outcome]
+    want: int
+    window: list[Recipient] = field(default_factory=list)
+    answered: threading.Event = field(default_factory=threading.Event)
+
+
+class _Lane(threading.Thread):
+    """One connection's thread: the iterator that the transport pulls from, and the book of what it holds."""
+
+    def __init__(
+        self, desk: queue.SimpleQueue[_Request | _Lane], transport: Transport, wire: Wire, number: int
+    ) -> None:
+        super().__init__(name=f"lane-{number}", daemon=True)
+        self._desk = desk
+        self._transport = transport
+        self._wire = wire
+        self._holds: set[bytes] = set()
+        self._settled: list[Outcome] = []
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._transport.run(self._wire, self._copies(), self._settle)
+        except BaseException as error:
+            self.error = error
+        self._settled += [Unknown(delivery, self._last_words()) for delivery in sorted(self._holds)]
+        self._ask(want=0)
+        self._desk.put(self)
+
+    def _last_words(self) -> str:
+        return f"the connection's work ended without an answer ({self.error or 'no reason given'})"
+
+    def _copies(self) -> Iterator[Sequence[Recipient]]:
+        while window := self._ask(want=self._transport.window):
+            yield window
+
+    def _ask(self, want: int) -> list[Recipient]:
+        request = _Request(self._settled, want)
+        self._settled = []
+        self._desk.put(request)
+        request.answered.wait()
+        self._holds |= {copy.delivery for copy in request.window}
+        return request.window
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._holds.remove(
+                outcome.delivery
+            )  # KeyError: a transport that settles twice is a bug, not a state
+            self._settled.append(outcome)
+
+
+class Desk:
+    """The one writer: serves the lanes of one campaign until nothing more may leave."""
+
+    def __init__(self, book: Ledger, sign: Sign, clock: Clock, stopping: threading.Event) -> None:
+        self._book = book
+        self._sign = sign
+        self._clock = clock
+        self._stopping = stopping
+        self._requests: queue.SimpleQueue[_Request | _Lane] = queue.SimpleQueue()
+        self._broken: BaseException | None = None
+        self.accepted = 0
+        self.handed = 0
+
+    def work(self, transport: Transport, wire: Wire, lanes: int) -> list[BaseException]:
+        """Runs that many lanes, a thread each, until all have ended; returns what lanes died of.
+
+        Raises what the database raised: then no lane gets another copy, and what was handed and could not be
+        stored is unknown after the next start.
+        """
+        threads = [_Lane(self._requests, transport, wire, number) for number in range(lanes)]
+        for lane in threads:
+            lane.start()
+        working = len(threads)
+        while working:
+            gathered = self._gather()
+            self._answer([one for one in gathered if isinstance(one, _Request)])
+            working -= sum(isinstance(one, _Lane) for one in gathered)
+        if self._broken is not None:
+            raise self._broken
+        return [lane.error for lane in threads if lane.error is not None]
+
+    def _gather(self) -> list[_Request | _Lane]:
+        """Waits for one request and takes along all that came meanwhile: they share one commit."""
+        gathered = [self._requests.get()]
+        while not self._requests.empty():
+            gathered.append(self._requests.get())
+        return gathered
+
+    def _answer(self, requests: Sequence[_Request]) -> None:
+        copies: list[Recipient] = []
+        try:
+            copies = self._step(requests) if self._broken is None else []
+        except BaseException as error:
+            self._broken = error
+        for request in requests:
+            request.window, copies = copies[: request.want], copies[request.want :]
+            request.answered.set()
+
+    def _step(self, requests: Sequence[_Request]) -> list[Recipient]:
+        settled = [outcome for request in requests for outcome in request.settled]
+        want = 0 if self._stopping.is_set() else sum(request.want for request in requests)
+        if not settled and not want:
+            return []
+        handed = self._book.step(settled, want, self._clock.now())
+        self.handed += len(handed)
+        self.accepted += sum(isinstance(outcome, Accepted) for outcome in settled)
+        return [self._recipient(row) for row in handed]
+
+    def _recipient(self, row: Claimed) -> Recipient:
+        values = {"name": row.name, **row.fields, **self._sign(row.subscription_id)}
+        return Recipient(delivery=row.id, address=row.address, values=values, edition=row.edition)

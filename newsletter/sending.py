@@ -1,0 +1,276 @@
+"""Freeze a campaign, hand over every copy, and never lose sight of one.
+
+::
+
+    delivery
+    pending → claimed → handed → accepted
+       │         │         ├→ pending    certainly not taken: 4xx, 421, 429, or cut before the copy was complete
+       │         │         ├→ refused    a definite permanent answer about this recipient
+       │         │         └→ unknown    no answer, a cut answer, or a process that died with the copy handed
+       │         └→ pending (owner dead, campaign resting) | skipped
+       └→ skipped (unsubscribed, paused, suppressed, erased or cancelled since the freeze)
+
+    campaign
+    preparing → running ⇄ paused(reason) → finished | cancelled
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import IntegrityError
+
+from newsletter import limits
+from newsletter.desk import Desk, SystemClock
+from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
+from newsletter.model import CampaignState, Kind, Unknown
+from newsletter.store import campaigns, ledger
+from newsletter.store.engine import read, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from sqlalchemy import Engine
+
+    from newsletter.desk import Clock, Sign
+    from newsletter.message import MessageSettings, Wire
+    from newsletter.model import Campaign, Email, Outcome, Recipient
+    from newsletter.store.campaigns import Target
+    from newsletter.transports.base import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a new campaign would be if the person says yes now."""
+
+    target: Target
+    recipients: int
+    left_out: Mapping[str, int]  # reason → people
+    only: frozenset[bytes] | None = None  # allowlist mode: these address keys and nobody else
+
+
+def begun(engine: Engine, issue: str, list_name: str, kind: Kind, *, again: bool = False) -> Campaign | None:
+    """The campaign to go on with (or to find finished); None when a new one is to be planned.
+
+    Raises ``Refused`` when the latest one is paused or was cancelled, or may not be repeated.
+    """
+    latest = read(engine, lambda conn: campaigns.find(conn, issue, list_name, kind))
+    if latest is None or latest.state is CampaignState.PREPARING:
+        return None
+    if again:
+        _refuse_repeating(latest)
+        return None
+    if latest.state in {CampaignState.PAUSED, CampaignState.CANCELLED}:
+        raise _at_rest(latest)
+    return latest
+
+
+def _refuse_repeating(latest: Campaign) -> None:
+    if latest.kind is not Kind.REHEARSAL:
+        raise Refused(
+            f"{latest.label} is a live campaign, and a live issue goes to nobody twice.",
+            hint="`--again` repeats rehearsals only. People who joined since get the next issue.",
+        )
+    if latest.state not in {CampaignState.FINISHED, CampaignState.CANCELLED}:
+        raise Refused(
+            f"{latest.label} has not ended: it is {latest.state}.",
+            hint=f"Go on with it (`newsletter send {latest.issue}`) or end it (`newsletter cancel {latest.issue}`).",
+        )
+
+
+def _at_rest(latest: Campaign) -> Refused:
+    if latest.state is CampaignState.PAUSED:
+        hint = f"`newsletter resume {latest.issue}` lifts the pause; then send again."
+        return Refused(f"{latest.label} is paused: {latest.reason}", hint=hint)
+    again = " `--again` starts a new rehearsal." if latest.kind is Kind.REHEARSAL else ""
+    return Refused(f"{latest.label} was cancelled.", hint=f"A cancelled campaign stays cancelled.{again}")
+
+
+def plan(engine: Engine, target: Target, *, only: frozenset[bytes] | None = None) -> Plan:
+    """Who would get the target now, as its next attempt. Raises ``Refused`` when another issue has the period."""
+    latest = read(engine, lambda conn: campaigns.find(conn, target.issue, target.list, target.kind))
+    if latest is not None:
+        target = campaigns.following(target, latest)
+    taken = read(engine, lambda conn: campaigns.holder(conn, target))
+    if taken is not None and taken.state is not CampaignState.PREPARING:
+        raise _period_taken(taken)
+    people = read(engine, lambda conn: campaigns.audience(conn, target, only))
+    return Plan(target, people.pop("", 0), people, only)
+
+
+def _period_taken(taken: Campaign) -> Refused:
+    return Refused(
+        f"the period {taken.period} of the list {taken.list} was used by {taken.label}.",
+        hint="A period is sent once. If this issue belongs to another month, set `period` in its issue.toml.",
+    )
+
+
+def freeze(
+    engine: Engine, planned: Plan, email: Email, message: MessageSettings, *, transport: str, now: datetime
+) -> Campaign:
+    """All or nothing in effect, in short transactions; returns the running campaign.
+
+    The campaign is ``preparing`` until its last row is in; one commit then makes it ``running``. A process that dies
+    before that leaves nothing that can be sent: the next freeze takes the rest away and begins anew.
+    """
+    remove_unfinished(engine)
+    target = planned.target
+    try:
+        made = write(
+            engine,
+            lambda conn: campaigns.create(
+                conn, target, email, message.to_dict(), transport=transport, now=now
+            ),
+        )
+    except IntegrityError as error:
+        taken = read(engine, lambda conn: campaigns.holder(conn, target))
+        raise (_period_taken(taken) if taken else error) from error
+    _fill(engine, made, planned)
+    write(engine, lambda conn: campaigns.start(conn, made, now))
+    return read(engine, lambda conn: campaigns.get(conn, made))
+
+
+def _fill(engine: Engine, campaign_id: int, planned: Plan) -> None:
+    last: int | None = 0
+    while last is not None:
+        page = partial(
+            campaigns.add_recipients,
+            campaign_id=campaign_id,
+            target=planned.target,
+            only=planned.only,
+            after=last,
+        )
+        last = write(engine, page)
+
+
+def remove_unfinished(engine: Engine) -> None:
+    """Takes away what killed freezes left. Nothing of it has been sent, and the sending lock says nobody is at it."""
+    for old in read(engine, lambda conn: campaigns.in_state(conn, CampaignState.PREPARING)):
+        while write(engine, partial(campaigns.remove_rows, campaign_id=old.id)):
+            pass
+        write(engine, partial(campaigns.remove, campaign_id=old.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How one process sends."""
+
+    sign: Sign
+    retry: Sequence[timedelta]
+    only: frozenset[bytes] | None = None
+    owner: str = field(default_factory=lambda: secrets.token_hex(8))
+    clock: Clock = field(default_factory=SystemClock)
+    stopping: threading.Event = field(default_factory=threading.Event)  # set it: no further copy is handed
+    notice: Callable[[str], None] = lambda _sentence: None  # told when the process has to wait
+
+
+def run(engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct) -> Campaign:
+    """Hands over until the campaign is finished, rests, or the next try is too far away; returns it as it then is.
+
+    The caller holds the sending lock and has run ``recovery.recover``. ``finished`` is only said when no row is open;
+    a campaign returned as ``running`` has rows that wait, or was stopped.
+    """
+    return _Run(engine, campaign, transport, wire, conduct).until_done()
+
+
+class _Run:
+    """One process's work on one campaign: rounds of lanes, with waits between them."""
+
+    def __init__(
+        self, engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct
+    ) -> None:
+        self._engine = engine
+        self._id = campaign.id
+        self._transport = transport
+        self._wire = wire
+        self._conduct = conduct
+        self._clock = conduct.clock
+        self._book = ledger.Ledger(engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only)
+        self._desk = Desk(self._book, conduct.sign, conduct.clock, conduct.stopping)
+        self._failures = 0  # rounds in a row that ended because the provider could not be reached
+
+    def until_done(self) -> Campaign:
+        try:
+            while (again := self._round()) is not None and self._wait_until(again):
+                pass
+        finally:
+            self._book.release(self._clock.now())
+        write(self._engine, lambda conn: campaigns.finish(conn, self._id, self._clock.now()))
+        return self._campaign()
+
+    def _round(self) -> datetime | None:
+        """Runs lanes until none has work; returns when the next round should begin, None if there is none."""
+        before = self._desk.accepted, self._desk.handed
+        failed = self._desk.work(self._transport, self._wire, self._lanes())
+        self._book.release(self._clock.now())
+        self._raise_bugs(failed)
+        due = read(self._engine, lambda conn: ledger.next_due(conn, self._id))
+        if due is None or self._conduct.stopping.is_set() or self._rejected(failed):
+            return None
+        progressed = self._desk.accepted > before[0]
+        if any(isinstance(error, TransportUnavailable) for error in failed):
+            return self._after_outage(failed[0], due, progressed=progressed)
+        self._failures = 0
+        stuck = self._desk.handed == before[1] and due <= self._clock.now()  # due, and yet nothing may leave
+        return None if stuck else self._soon_enough(due)
+
+    def _lanes(self) -> int:
+        """No more connections than there is work for: some relays allow a sender only a few."""
+        waiting = read(self._engine, lambda conn: ledger.open_rows(conn, self._id))
+        return min(self._transport.lanes, ceil(waiting / self._transport.window))
+
+    @staticmethod
+    def _raise_bugs(failed: Sequence[BaseException]) -> None:
+        for error in failed:
+            if not isinstance(error, TransportError):
+                raise error
+
+    def _rejected(self, failed: Sequence[BaseException]) -> bool:
+        rejection = next((error for error in failed if isinstance(error, TransportRejected)), None)
+        if rejection is not None:
+            self._pause(rejection)
+        return rejection is not None
+
+    def _after_outage(self, error: BaseException, due: datetime, *, progressed: bool) -> datetime | None:
+        self._failures = 1 if progressed else self._failures + 1
+        retry = limits.retry_at(self._failures, self._conduct.retry, self._clock.now())
+        # A provider that never answered in this process is a wrong setting more often than an outage: ask a person.
+        if retry is None or not self._desk.accepted:
+            self._pause(error)
+            return None
+        return self._soon_enough(max(due, retry))
+
+    def _soon_enough(self, when: datetime) -> datetime | None:
+        return when if when - self._clock.now() <= limits.PATIENCE else None
+
+    def _pause(self, error: BaseException) -> None:
+        reason = f"{error} {getattr(error, 'hint', '')}".strip()
+        write(self._engine, lambda conn: campaigns.pause(conn, self._id, reason))
+
+    def _wait_until(self, when: datetime) -> bool:
+        """Waits; False when the campaign came to rest or the process was asked to stop meanwhile."""
+        if when > self._clock.now():
+            self._conduct.notice(f"waiting until {when.astimezone():%H:%M:%S} for the next try")
+        while self._may_go_on() and self._clock.now() < when:
+            self._clock.wait(min(1.0, (when - self._clock.now()).total_seconds()))
+        return self._may_go_on()
+
+    def _may_go_on(self) -> bool:
+        return not self._conduct.stopping.is_set() and self._campaign().state is CampaignState.RUNNING
+
+    def _campaign(self) -> Campaign:
+        return read(self._engine, lambda conn: campaigns.get(conn, self._id))
+
+
+def proof(transport: Transport, wire: Wire, copies: Sequence[Recipient]) -> list[Outcome]:
+    """Hands over test copies outside the ledger, through the same transport, and returns what was said of each."""
+    settled: list[Outcome] = []
+    transport.run(wire, iter([[copy] for copy in copies]), settled.extend)
+    answered = {outcome.delivery for outcome in settled}
+    return settled + [Unknown(copy.delivery, "no answer") for copy in copies if copy.delivery not in answered]

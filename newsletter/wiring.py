@@ -1,0 +1,275 @@
+"""Settings → the things that do the work. The only place that builds any.
+
+Everything below gets what it needs as values; nothing below reads configuration or the environment. Imports stand
+inside the functions: `build` and `check` must not load the database, and `--help` nothing at all.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newsletter.errors import ConfigError, Refused
+from newsletter.message import MessageSettings
+from newsletter.model import Kind, Picture, Publication
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Engine
+
+    from newsletter.config import Settings
+    from newsletter.model import Email, Finding, Issue
+    from newsletter.render import Theme
+    from newsletter.texts import Texts
+    from newsletter.tokens import Keyring
+    from newsletter.transports.base import Transport
+
+# --- content and email ---------------------------------------------------------------------------------------------
+
+
+def publication(settings: Settings) -> Publication:
+    """What templates and checks may know about the publisher."""
+    known = settings.newsletter
+    return Publication(
+        name=known.name,
+        full_name=known.full_name,
+        base_url=known.base_url,
+        postal_address=known.postal_address,
+        reply_to=known.reply_to,
+        language=known.language,
+    )
+
+
+def texts(settings: Settings) -> Texts:
+    """The fixed words in the publication's language."""
+    from newsletter.texts import load
+
+    return load(settings.newsletter.language)
+
+
+def theme(settings: Settings) -> Theme:
+    """Colours, fonts and the logo; what newsletter.toml leaves out is ours."""
+    from newsletter.render import Theme
+    from newsletter.render.theme import DARK, LIGHT
+
+    known = settings.theme
+    given = known.model_dump(include={"heading_font", "body_font"}, exclude_none=True)
+    return Theme(
+        light=replace(LIGHT, **known.light.model_dump(exclude_none=True)),
+        dark=replace(DARK, **known.dark.model_dump(exclude_none=True)),
+        logo=_logo(settings) if known.logo else None,
+        **given,
+    )
+
+
+def _logo(settings: Settings) -> Picture:
+    from newsletter import pictures
+
+    name = settings.theme.logo
+    path = (settings.project / name).resolve()
+    if not path.is_relative_to(settings.project.resolve()):
+        raise ConfigError(
+            f"newsletter.toml [theme.logo] leads out of the project: {name}", hint="Copy the file into it."
+        )
+    try:
+        data = path.read_bytes()
+        media_type, width, height = pictures.measure(data)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"newsletter.toml [theme.logo] {name} can't be used: {error}") from None
+    return Picture(
+        name, media_type, data, width, height, settings.theme.logo_alt or settings.newsletter.full_name
+    )
+
+
+def message_settings(settings: Settings, date: datetime) -> MessageSettings:
+    """What stands in every copy's headers; frozen with the campaign."""
+    return MessageSettings(
+        from_name=settings.newsletter.name,
+        from_address=settings.newsletter.from_,
+        reply_to=settings.newsletter.reply_to,
+        list_id=settings.newsletter.list_id,
+        base_url=settings.newsletter.base_url,
+        unsubscribe_mailto=settings.unsubscribe.mailto,
+        envelope_from=settings.smtp.envelope_from,
+        images_url=settings.images.url if settings.images.mode == "hosted" else "",
+        date=date,
+    )
+
+
+def compile_issue(settings: Settings, slug: str) -> tuple[Issue, Email]:
+    """An issue folder → the issue and what every reader will get of it."""
+    from newsletter.content import load
+    from newsletter.render import render
+
+    embed = settings.images.mode == "embed"
+    issue = load(settings.project, slug, fields=settings.newsletter.fields, embed=embed)
+    overrides = settings.project / "templates"
+    email = render(
+        issue,
+        publication=publication(settings),
+        theme=theme(settings),
+        texts=texts(settings),
+        overrides=overrides if overrides.is_dir() else None,
+    )
+    return issue, email
+
+
+def findings(settings: Settings, issue: Issue, email: Email) -> list[Finding]:
+    """What the checks say of an issue, waivers applied."""
+    from newsletter import checks
+
+    moment = datetime(issue.date.year, issue.date.month, issue.date.day, tzinfo=UTC)
+    return checks.run(
+        issue,
+        email,
+        publication(settings),
+        message_settings(settings, moment),
+        discreet_words=settings.newsletter.discreet_words,
+        project=settings.project,
+    )
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+def open_store(settings: Settings) -> Engine:
+    """The database, made at first use; refused when the keys are not those it was made with."""
+    from newsletter.store.engine import ensure_keys, open_engine
+
+    settings.require_keys()
+    engine = open_engine(settings.database_url, create=True)
+    ensure_keys(engine, keyring(settings).keys, settings.address_key)
+    return engine
+
+
+def lock_path(settings: Settings) -> Path:
+    """Beside the database, wherever that is: two projects that share one must not send at once."""
+    from sqlalchemy import make_url
+
+    return Path(make_url(settings.database_url).database or settings.state_dir / "newsletter.db").with_name(
+        "lock"
+    )
+
+
+def keyring(settings: Settings) -> Keyring:
+    """The keys that sign links."""
+    from newsletter.tokens import Keyring
+
+    try:
+        return Keyring.parse(settings.secret_keys)
+    except ValueError as error:
+        raise ConfigError(
+            f"NEWSLETTER_SECRET_KEYS: {error}", hint="It reads `1:KEY` or `2:KEY,1:KEY`."
+        ) from None
+
+
+def signer(settings: Settings) -> Callable[[int], Mapping[str, str]]:
+    """Subscription id → the two personal links, as merge values."""
+    from newsletter.tokens import Purpose, make
+
+    ring = keyring(settings)
+    base = settings.newsletter.base_url
+
+    def sign(subscription: int) -> Mapping[str, str]:
+        return {
+            "unsubscribe_url": f"{base}/u/{make(Purpose.UNSUBSCRIBE, subscription, ring)}",
+            "preferences_url": f"{base}/p/{make(Purpose.PREFERENCES, subscription, ring)}",
+        }
+
+    return sign
+
+
+# --- sending -------------------------------------------------------------------------------------------------------
+
+GO_LIVE = 'In newsletter.toml, under [sending]:\n    mode = "{mode}"\n    transport = "{transport}"'
+
+
+def kind(settings: Settings) -> Kind:
+    """What a campaign sent now would be; refuses when nothing may leave."""
+    if settings.sending.transport == "folder":
+        return Kind.REHEARSAL
+    refuse_when_off(settings)
+    return Kind.LIVE if settings.sending.mode == "live" else Kind.REHEARSAL
+
+
+def refuse_when_off(settings: Settings) -> None:
+    """Raises ``Refused`` in mode off, naming the two lines to change; writing to a folder is always allowed."""
+    if settings.sending.mode != "off" or settings.sending.transport == "folder":
+        return
+    raise Refused(
+        "sending is switched off, so nothing may leave.",
+        hint=GO_LIVE.format(mode="allowlist", transport=settings.sending.transport)
+        + '\nand list the addresses that may get it in `allowlist`. `mode = "live"` reaches everyone.',
+    )
+
+
+def only(settings: Settings) -> frozenset[bytes] | None:
+    """In allowlist mode the keys of the addresses that may get a copy, else None."""
+    from newsletter import addresses
+
+    if settings.sending.mode != "allowlist" or settings.sending.transport == "folder":
+        return None
+    return frozenset(addresses.key(address, settings.address_key) for address in settings.sending.allowlist)
+
+
+def transport(settings: Settings, slug: str) -> Transport:
+    """The configured way out."""
+    makers = {"folder": _folder, "smtp": _smtp, "sendgrid": _sendgrid}
+    return makers[settings.sending.transport](settings, slug)
+
+
+def outbox(settings: Settings, slug: str) -> Path:
+    """Where ``folder`` puts copies."""
+    return settings.state_dir / "outbox" / slug
+
+
+def _folder(settings: Settings, slug: str) -> Transport:
+    from newsletter.transports.folder import FolderTransport
+
+    return FolderTransport(outbox(settings, slug))
+
+
+def _smtp(settings: Settings, _slug: str) -> Transport:
+    from newsletter.transports.smtp import SmtpTransport
+    from newsletter.transports.smtp_session import SmtpSettings
+
+    known = settings.smtp
+    if known.username:
+        settings.require("SMTP_PASSWORD")
+    return SmtpTransport(
+        SmtpSettings(
+            host=known.host,
+            port=known.port,
+            security=known.security,
+            username=known.username,
+            password=settings.smtp_password.get_secret_value(),
+            ca_file=known.ca_file,
+            timeout=known.timeout.total_seconds(),
+            lanes=settings.sending.connections,
+        )
+    )
+
+
+def _sendgrid(settings: Settings, _slug: str) -> Transport:
+    from newsletter.transports.sendgrid import SendGridSettings, SendGridTransport
+
+    settings.require("SENDGRID_API_KEY")
+    return SendGridTransport(
+        SendGridSettings(
+            api_key=settings.sendgrid_api_key.get_secret_value(),
+            url=settings.sendgrid.url,
+            batch=settings.sendgrid.batch,
+            lanes=settings.sending.connections,
+        )
+    )
+
+
+def whoami() -> str:
+    """How this process names itself to the next one that wants to send."""
+    import os
+
+    return f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
