@@ -1,0 +1,70 @@
+"""What ``newsletter build`` writes, and how it is put in place: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newsletter.checks import sample
+from newsletter.errors import UsageError
+from newsletter.message import Wire, picture_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from newsletter.message import MessageSettings
+    from newsletter.model import Email, Picture
+
+
+def files(email: Email, settings: MessageSettings) -> dict[str, bytes]:
+    """Relative path → bytes of everything one issue is built into. The same issue gives the same bytes."""
+    paths = {picture.name: _path(email, settings, picture) for picture in email.pictures}
+    message = b"".join(Wire(email, settings).pieces(sample.reader(email, settings.base_url)))
+    return {
+        **{paths[picture.name]: picture.data for picture in email.pictures},
+        "message.eml": message,
+        "index.txt": sample.text(email, settings.base_url).encode(),
+        "index.html": sample.page(email, settings.base_url, paths.__getitem__).encode(),
+    }
+
+
+def _path(email: Email, settings: MessageSettings, picture: Picture) -> str:
+    hosted = picture_path(email, picture)
+    if settings.images_url:
+        return f"media/{hosted}"  # as its host needs it: the folder can be uploaded as it is
+    return f"images/{hosted.rpartition('/')[2]}"
+
+
+def write(folder: Path, built: Mapping[str, bytes]) -> None:
+    """Put the files into ``folder``, over those of an earlier build; other files there are left alone.
+
+    They are written beside it first: a full disk or a power cut leaves the earlier build as it was.
+
+    Raises:
+        UsageError: if something there can't be written.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100  resolve() would follow a link that is to be kept
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        for name, data in built.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).write_bytes(data)
+        _move(staging, folder, built)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} can't be written: {error.strerror or error}.", hint="Name another folder with --out."
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(staging: Path, folder: Path, names: Mapping[str, bytes]) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(folder / name)
