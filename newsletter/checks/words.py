@@ -26,12 +26,15 @@ def _fields(seen: Inspection) -> Iterator[tuple[str, str]]:
     yield "preheader", issue.preheader
     yield "lead.title", issue.lead.title
     yield "lead.source.title", issue.lead.source.title
+    yield "lead.source.url", issue.lead.source.url
     if issue.lead.picture:
         yield "lead.image_alt", issue.lead.picture.alt
     for section in issue.lead.sections:
         yield section.heading, f"{section.heading}\n{section.body}"
     for number, teaser in enumerate(issue.related, 1):
-        yield f"related.{number}", f"{teaser.title}\n{teaser.text}"
+        yield f"related.{number}.title", teaser.title
+        yield f"related.{number}.text", teaser.text
+        yield f"related.{number}.url", teaser.url
     yield "closing", issue.closing
 
 

@@ -7,6 +7,7 @@ is called, so that ``newsletter --help`` answers at once and ``build`` never loa
 from __future__ import annotations
 
 import os
+import select
 import sys
 from functools import cached_property
 from importlib import import_module
@@ -215,13 +216,20 @@ def _invoke(args: list[str]) -> int:
 
 def _after_broken_pipe() -> int:
     """Tell a reader that went away from a socket that broke: only the first is no bug."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit and would complain: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
-    return _bug()
+    if not _reader_is_gone():
+        return _bug()
+    # The interpreter flushes once more at exit and would complain: give it somewhere to write.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+def _reader_is_gone() -> bool:
+    """Asks the system: writing again would not tell, because the failed write may have emptied the buffer."""
+    if not hasattr(select, "poll"):
+        return True
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
 
 def _bug() -> int:

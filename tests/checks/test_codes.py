@@ -144,7 +144,7 @@ FIRES: dict[str, list[Change]] = {
     "S101": [html(PARAGRAPH, "<p>" + "é" * 45_000)],
     "S102": [html(PARAGRAPH, "<p>" + "x" * 100_000)],
     "S103": [html(PARAGRAPH, "<p>" + "x" * 500_000)],
-    "W101": [head(subject="TODO: a subject"), teaser(text="Lorem ipsum dolor"), issue(closing="Not all\nTBD")],
+    "W101": [head(subject="TODO: a subject"), teaser(text="Lorem ipsum dolor"), teaser(url="https://example.org/TODO"), issue(closing="Not all\nTBD")],
     "W102": [issue(waivers=(Waiver("R101", "related.1", "dated ahead"),))],
     "W103": [html("1 Example Street", "One Street"), text("Example Town", "")],
 }  # fmt: skip

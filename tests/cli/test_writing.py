@@ -328,8 +328,8 @@ def test_check_is_content_with_a_sound_issue(folder: Desk) -> None:
 def test_check_ends_with_4_until_an_error_is_waived(folder: Desk) -> None:
     change(folder, "issue.toml", "Gut bacteria", "TODO")
     done = folder.run("check", SLUG, code=4)
-    assert f"W101 issues/{SLUG}/issue.toml:12 [related.1]" in done.stdout
-    waive = '[[waive]]\ncode = "W101"\nwhere = "related.1"\nbecause = "the name of a tool"\n'
+    assert f"W101 issues/{SLUG}/issue.toml:12 [related.1.title]" in done.stdout
+    waive = '[[waive]]\ncode = "W101"\nwhere = "related.1.title"\nbecause = "the name of a tool"\n'
     change(folder, "issue.toml", "[lead]\n", f"{waive}[lead]\n")
     done = folder.run("check", SLUG)
     assert "waived because: the name of a tool" in done.stdout
