@@ -225,10 +225,11 @@ def _after_broken_pipe() -> int:
 
 def _reader_is_gone() -> bool:
     """Asks the system: writing again would not tell, because the failed write may have emptied the buffer."""
-    if not hasattr(select, "poll"):
-        return True
-    poller = select.poll()
-    poller.register(sys.stdout.fileno(), 0)
+    try:
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError):  # no poll on Windows; no file behind a captured stdout
+        return False
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
 
