@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ISSUE ?= $(notdir $(lastword $(sort $(wildcard issues/20*))))
 NEWSLETTER := $(BIN)/newsletter
 
-.PHONY: help demo test preview lint fmt bench prove lock clean
+.PHONY: help demo test preview lint fmt docs bench prove lock clean
 
 help:
 	@echo "make demo      build the newest sample issue and send it to a folder, person by person"
 	@echo "make test      linters and all tests, at most five minutes"
 	@echo "make preview   the newest issue in the browser, reloaded while you write"
 	@echo "make lint fmt  check or mend style, types and imports"
+	@echo "make docs      write the generated parts of docs/ anew"
 	@echo "make bench     speed beside other tools, as ratios"
 	@echo "make prove     the full size of every claim, into docs/proof.md (takes long)"
 	@echo "make lock      pin the newest versions of what we depend on"
@@ -40,6 +41,7 @@ demo: $(READY)
 	@$(NEWSLETTER) check $(ISSUE)
 	@$(NEWSLETTER) build $(ISSUE) --out build/$(ISSUE)
 	@$(NEWSLETTER) subscribers import docs/sample-subscribers.csv --list readers --source demo --apply
+	@$(NEWSLETTER) subscribers list
 	@$(NEWSLETTER) send $(ISSUE) --confirm 4
 	@$(NEWSLETTER) deliveries $(ISSUE)
 	@echo
@@ -64,6 +66,9 @@ lint: $(READY)
 fmt: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(READY)
+	@$(BIN)/python -m tests.make_docs
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench
