@@ -41,6 +41,7 @@ CODES: Mapping[str, str] = {
     "S101": "The html comes near the size at which Gmail cuts a mail off.",
     "S102": "The html is so large that Gmail would cut it off and hide the unsubscribe link.",
     "S103": "The whole message is large.",
+    "S104": "The pictures, logo included, are too large to travel inside the mail.",
     "W101": "A placeholder was left in the text.",
     "W102": "A waiver matches no finding.",
     "W103": "A part of the email lacks the postal address.",

@@ -48,7 +48,7 @@ def _count(text: str) -> Counter[str]:
 
 def _merge_tags(source: str, html: str) -> Iterator[Finding]:
     # The compiler repeats the title as the label of the mail.
-    title = "".join(re.findall(r"<mj-title\b.*?</mj-title>", source, re.DOTALL))
+    title = "".join(re.findall(r"<mj-title\b.*?</mj-title\b[^>]*>", source, re.DOTALL))
     before, after = _count(source) + _count(title), _count(html)
     for name in sorted(before.keys() | after.keys()):
         if before[name] != after[name]:

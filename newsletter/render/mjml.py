@@ -18,7 +18,7 @@ from newsletter.render.validate import validate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INLINED = re.compile(r'<mj-style\b[^>]*\sinline="inline"[^>]*>(.*?)</mj-style>', re.DOTALL)
+INLINED = re.compile(r'<mj-style\b[^>]*\sinline="inline"[^>]*>(.*?)</mj-style\b[^>]*>', re.DOTALL)
 BARE_NUMBER = re.compile(r"\b(\d+(?:\.\d+)?)(?=\s|$)")
 LEAKED = re.compile(r"</?mj-[a-z-]+")
 REFERENCE = re.compile(r"&#(\d+);")

@@ -47,6 +47,21 @@ def text(old: str, new: str) -> Change:
     return lambda scene: replace(scene, email=replace(scene.email, text=TEXT.replace(old, new, 1)))
 
 
+def logo(size: int) -> Change:
+    """A logo of that many bytes, beside the picture that was there."""
+
+    def change(scene: Compiled) -> Compiled:
+        picture, old = scene.email.pictures
+        return replace(scene, email=replace(scene.email, pictures=(picture, replace(old, data=bytes(size)))))
+
+    return change
+
+
+def hosted(change: Change) -> Change:
+    settings = {"images_url": f"{HERE}/media"}
+    return lambda scene: change(replace(scene, settings=replace(scene.settings, **settings)))
+
+
 def issue(**fields: object) -> Change:
     return lambda scene: replace(scene, issue=replace(scene.issue, **fields))
 
@@ -144,7 +159,11 @@ FIRES: dict[str, list[Change]] = {
     "S101": [html(PARAGRAPH, "<p>" + "é" * 45_000)],
     "S102": [html(PARAGRAPH, "<p>" + "x" * 100_000)],
     "S103": [html(PARAGRAPH, "<p>" + "x" * 500_000)],
-    "W101": [head(subject="TODO: a subject"), teaser(text="Lorem ipsum dolor"), teaser(url="https://example.org/TODO"), issue(closing="Not all\nTBD")],
+    "S104": [logo(149_000)],
+    "W101": [
+        head(subject="TODO: a subject"), teaser(text="Lorem ipsum dolor"),
+        teaser(url="https://example.org/TODO"), issue(closing="Not all\nTBD"),
+    ],
     "W102": [issue(waivers=(Waiver("R101", "related.1", "dated ahead"),))],
     "W103": [html("1 Example Street", "One Street"), text("Example Town", "")],
 }  # fmt: skip
@@ -184,6 +203,7 @@ SILENT: dict[str, list[Change]] = {
     "R103": [source(published=date(2026, 12, 1)), source(published=None)],
     "S101": [html(PARAGRAPH, "<p>" + "x" * 88_000)],
     "S102": [html(PARAGRAPH, "<p>" + "x" * 98_000)],
+    "S104": [logo(140_000), hosted(logo(149_000))],
     "W101": [head(subject="Todo el mundo"), teaser(text="TBDs were not counted")],
     "W103": [html("1 Example Street, Example Town", "1 Example Street<br>Example&nbsp;Town")],
 }  # fmt: skip
