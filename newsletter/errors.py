@@ -12,7 +12,7 @@
     ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
     ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
     ├── Unfinished            8     stopped before the end: run the same command again
-    └── TransportError              raised by transports only, caught by ``sending``
+    └── TransportError        8     raised by transports only; ``sending`` makes it a pause, a proof shows it
         ├── TransportUnavailable    the provider can't be reached: try later, nobody is charged
         └── TransportRejected       the provider refuses us (key, sender, policy): pause the campaign
 
@@ -99,6 +99,8 @@ class Unfinished(NewsletterError):
 
 class TransportError(NewsletterError):
     """A lane could not do its work. Never about one recipient: those are ``Outcome`` values."""
+
+    exit_code = 8
 
 
 class TransportUnavailable(TransportError):

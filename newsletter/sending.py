@@ -250,7 +250,7 @@ class _Run:
         return when if when - self._clock.now() <= limits.PATIENCE else None
 
     def _pause(self, error: BaseException) -> None:
-        reason = f"{error} {getattr(error, 'hint', '')}".strip()
+        reason = ". ".join(part.strip(". ") for part in (str(error), getattr(error, "hint", "")) if part)
         write(self._engine, lambda conn: campaigns.pause(conn, self._id, reason))
 
     def _wait_until(self, when: datetime) -> bool:

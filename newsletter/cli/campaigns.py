@@ -197,7 +197,9 @@ def resume(project: Project, slug: str, list_name: str | None) -> None:
 @click.command(epilog="Example: newsletter cancel 2026-12")
 @click.argument("slug")
 @list_option
-@click.confirmation_option(prompt="End this campaign for good? Those without a copy will not get one.")
+@click.confirmation_option(
+    prompt="End it for good? Whoever has no copy gets none, and the period stays used."
+)
 @click.pass_obj
 def cancel(project: Project, slug: str, list_name: str | None) -> None:
     """End a campaign for good; waiting copies are skipped."""

@@ -21,8 +21,11 @@ from newsletter.model import (
     CampaignState,
     DeliveryState,
     Kind,
+    NotTaken,
     Recipient,
+    Unknown,
 )
+from newsletter.model import Refused as RefusedCopy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from newsletter.sending import Conduct, Plan
 
 COUNTDOWN_SECONDS = 10
+SAID = {Accepted: "accepted", RefusedCopy: "refused", NotTaken: "not taken", Unknown: "unknown"}
 
 
 @click.command(epilog="Example: newsletter send 2026-12 --dry-run")
@@ -361,8 +365,7 @@ def _tell_proof(settings: Settings, slug: str, copies: list[Recipient], outcomes
     for copy in copies:
         outcome = said[copy.delivery]
         failed |= not isinstance(outcome, Accepted)
-        word = type(outcome).__name__.lower() if not isinstance(outcome, Accepted) else "accepted"
-        output.say(f"{copy.address}: {word} {getattr(outcome, 'reason', '')}".rstrip())
+        output.say(f"{copy.address}: {SAID[type(outcome)]} {getattr(outcome, 'reason', '')}".rstrip())
     if settings.sending.transport == "folder":
         from newsletter import wiring
 

@@ -194,7 +194,7 @@ def resume(conn: Connection, campaign_id: int) -> bool:
 
 def cancel(conn: Connection, campaign_id: int, now: datetime) -> bool:
     """``running`` or ``paused`` → ``cancelled``; what nobody has claimed is skipped, what is handed is settled."""
-    ended = {"state": CampaignState.CANCELLED, "finished_at": now, "reason": "cancelled"}
+    ended = {"state": CampaignState.CANCELLED, "finished_at": now, "reason": ""}
     if not _transition(conn, campaign_id, {CampaignState.RUNNING, CampaignState.PAUSED}, **ended):
         return False
     waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)

@@ -22,6 +22,8 @@ def words(said: object) -> str:
     A word that holds an @ becomes "…": servers quote the address back, and the ledger must not know it (an
     erased person would live on in there). Control characters could rewrite the terminal of whoever reads it.
     """
+    if isinstance(said, OSError):
+        said = said.strerror or said  # without "[Errno 111]"
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join("…" if "@" in word else word for word in printable.split())[:MOST_WORDS]

@@ -194,6 +194,14 @@ def test_a_proof_in_allowlist_mode_goes_to_nobody_else(made):
         assert len(server.recipients()) == 1
 
 
+def test_a_proof_that_no_server_takes_says_why_and_what_to_look_at(made):
+    made.configure(LIVE.format(port=9, mode="live"))  # nothing listens on port 9
+    refused = made.newsletter("proof", "2026-12", "--to", "editor@example.org", check=False)
+    assert refused.returncode == 8
+    assert "127.0.0.1:9 can't be used now: Connection refused" in refused.stderr
+    assert "[smtp]" in refused.stderr
+
+
 def test_a_wrong_proof_address_is_one_clear_error(made):
     refused = made.newsletter("proof", "2026-12", "--to", "not an address", check=False)
     assert refused.returncode == 2
@@ -204,7 +212,10 @@ def test_a_paused_campaign_is_refused_until_it_is_resumed(made):
     made.configure(LIVE.format(port=9, mode="live"))  # nothing listens on port 9
     stopped = made.newsletter("send", "2026-12", "--confirm", "4", check=False)
     assert stopped.returncode == 8
-    assert "is paused" in stopped.stderr
+    assert (
+        "is paused: the mail server 127.0.0.1:9 can't be used now: Connection refused. Is it"
+        in stopped.stderr
+    )
     refused = made.newsletter("send", "2026-12", check=False)
     assert refused.returncode == 5
     assert "newsletter resume 2026-12" in refused.stderr

@@ -23,7 +23,7 @@ from newsletter.transports.deadline import DeadlineReader
         ("right to left \u202emark", "right to left mark"),
         (b"line one\r\nline two\x1b[31m red", "line one line two [31m red"),
         (b"\xff\xfe", "��"),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), "No space left on device"),
         (b"", ""),
     ],
 )
