@@ -7,7 +7,6 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from email.message import EmailMessage
 
 import pytest
@@ -18,6 +17,7 @@ from newsletter import merge
 from newsletter.message import MessageSettings, Wire, needs_smtputf8, picture_path, picture_url
 from newsletter.model import Email, Picture, Recipient
 from tests.support import mail
+from tests.support.publication import MESSAGE as SETTINGS
 
 LINK = "https://news.example.org/u/EQEAAAAAAAAAB5IzPRzMhINHuWQz9gfKhkM"
 SCAN = Picture("images/scan.png", "image/png", b"\x89PNG scan \r\n\0" * 40, 600, 400, "A scan")
@@ -30,15 +30,6 @@ EMAIL = Email(
     text="Dear @@name|reader@@, @@issue_title@@\n\nLeave: @@unsubscribe_url@@\nView: @@view_url@@\n",
     language="en",
     view_path="/archive/2026-12",
-)
-SETTINGS = MessageSettings(
-    from_name="Research Digest",
-    from_address="digest@example.org",
-    reply_to="editor@example.org",
-    list_id="digest.example.org",
-    base_url="https://news.example.org",
-    unsubscribe_mailto="",
-    date=datetime(2026, 12, 1, 9, 0, tzinfo=UTC),
 )
 READER = Recipient(bytes(range(16)), "zoe@example.org", {"name": "Zoë", "unsubscribe_url": LINK})
 FIELDS = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,30 +13,15 @@ from hypothesis import strategies as st
 from lxml import html as lxml_html
 
 from newsletter.content import load
-from newsletter.message import MessageSettings, Wire
-from newsletter.model import Publication, Recipient
+from newsletter.message import Wire
+from newsletter.model import Recipient
 from newsletter.render import Theme, render
 from newsletter.texts import load as load_texts
+from tests.support.publication import MESSAGE, PUBLICATION
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-PUBLICATION = Publication(
-    name="Research Digest",
-    full_name="Multiple Sclerosis Research Digest",
-    base_url="https://news.example.org",
-    postal_address="1 Example Street, Example Town",
-    reply_to="editor@example.org",
-)
-MESSAGE = MessageSettings(
-    from_name="Research Digest",
-    from_address="digest@example.org",
-    reply_to="editor@example.org",
-    list_id="digest.example.org",
-    base_url="https://news.example.org",
-    unsubscribe_mailto="",
-    date=datetime(2026, 12, 1, 9, tzinfo=UTC),
-)
 LINKS = {"unsubscribe_url": "https://news.example.org/u/x", "preferences_url": "https://news.example.org/p/x"}
 
 # Control characters are refused by content; @@ begins a merge tag. Everything else is an author's good right.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
+from typing import TYPE_CHECKING
 
-from newsletter.message import MessageSettings
 from newsletter.model import Email, Issue, Lead, Picture, Publication, Section, Source, Teaser
+from tests.support.publication import MESSAGE, PUBLICATION
+
+if TYPE_CHECKING:
+    from newsletter.message import MessageSettings
 
 # A transparent picture of one pixel.
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
@@ -79,20 +83,6 @@ def compiled() -> Compiled:
             view_path="/archive/2026-12",
             pictures=(scan, logo),
         ),
-        publication=Publication(
-            name="Research Digest",
-            full_name="Multiple Sclerosis Research Digest",
-            base_url="https://news.example.org",
-            postal_address="1 Example Street, Example Town",
-            reply_to="editor@example.org",
-        ),
-        settings=MessageSettings(
-            from_name="Research Digest",
-            from_address="digest@example.org",
-            reply_to="editor@example.org",
-            list_id="digest.example.org",
-            base_url="https://news.example.org",
-            unsubscribe_mailto="",
-            date=datetime(2026, 12, 1, 9, tzinfo=UTC),
-        ),
+        publication=PUBLICATION,
+        settings=MESSAGE,
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from newsletter.message import MessageSettings, Wire
 from sqlalchemy import func, insert, select, update
 
 from newsletter import sending
+from newsletter.message import Wire
 from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
 from newsletter.store import campaigns
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import delivery, list_, subscriber, subscription, suppression
+from tests.support.publication import MESSAGE
+from tests.support.publication import NINE as NOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from newsletter.model import Campaign
 
-NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 TARGET = Target(issue="2026-12", period="2026-12", list="readers", kind=Kind.LIVE)
 EMAIL = Email(
     title="Less iron",
@@ -34,15 +35,6 @@ EMAIL = Email(
     text="Dear @@name|reader@@\n\nLeave: @@unsubscribe_url@@\n",
     language="en",
     view_path="/archive/2026-12",
-)
-MESSAGE = MessageSettings(
-    from_name="Research Digest",
-    from_address="digest@example.org",
-    reply_to="editor@example.org",
-    list_id="digest.example.org",
-    base_url="https://news.example.org",
-    unsubscribe_mailto="",
-    date=NOW,
 )
 RETRY = (timedelta(seconds=15), timedelta(minutes=2))
 WIRE = Wire(EMAIL, MESSAGE)
