@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from newsletter.errors import TransportRejected
 from newsletter.model import Accepted, Recipient, Unknown
+from newsletter.transports.answers import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +95,7 @@ class _Lane(threading.Thread):
         self._desk.put(self)
 
     def _last_words(self) -> str:
-        return f"the connection's work ended without an answer ({self.error or 'no reason given'})"
+        return f"the connection's work ended without an answer ({words(self.error or 'no reason given')})"
 
     def _copies(self) -> Iterator[Sequence[Recipient]]:
         while window := self._ask(want=self._transport.window):
@@ -109,10 +111,25 @@ class _Lane(threading.Thread):
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            self._holds.remove(
-                outcome.delivery
-            )  # KeyError: a transport that settles twice is a bug, not a state
+            self._holds.remove(outcome.delivery)  # KeyError: settling twice is a transport's bug, not a state
             self._settled.append(outcome)
+
+
+@dataclass(slots=True)
+class Round:
+    """What came of running lanes once, until all have ended."""
+
+    accepted: int = 0
+    handed: int = 0
+    doubt: int = 0  # unknown outcomes in a row
+    closed: bool = False  # lanes end with what they hold
+    errors: list[BaseException] = field(default_factory=list)  # what lanes died of
+
+    def note(self, settled: Sequence[Outcome]) -> None:
+        """Counts."""
+        for outcome in settled:
+            self.accepted += isinstance(outcome, Accepted)
+            self.doubt = self.doubt + 1 if isinstance(outcome, Unknown) else 0
 
 
 class Desk:
@@ -124,27 +141,36 @@ class Desk:
         self._clock = clock
         self._stopping = stopping
         self._requests: queue.SimpleQueue[_Request | _Lane] = queue.SimpleQueue()
-        self._broken: BaseException | None = None
-        self.accepted = 0
-        self.handed = 0
+        self._broken: Exception | None = None
+        self._round = Round()
 
-    def work(self, transport: Transport, wire: Wire, lanes: int) -> list[BaseException]:
-        """Runs that many lanes, a thread each, until all have ended; returns what lanes died of.
+    def work(self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False) -> Round:
+        """Runs that many lanes, a thread each, until all have ended.
+
+        Two windows in a row without an answer close the round, and so does the first acceptance when ``probing``:
+        a provider in trouble would else turn every lane's next window into a doubt, round after round.
 
         Raises what the database raised: then no lane gets another copy, and what was handed and could not be
         stored is unknown after the next start.
         """
-        threads = [_Lane(self._requests, transport, wire, number) for number in range(lanes)]
-        for lane in threads:
-            lane.start()
-        working = len(threads)
-        while working:
+        self._round = Round()
+        for number in range(lanes):
+            _Lane(self._requests, transport, wire, number).start()
+        while lanes:
             gathered = self._gather()
-            self._answer([one for one in gathered if isinstance(one, _Request)])
-            working -= sum(isinstance(one, _Lane) for one in gathered)
+            self._answer(
+                [one for one in gathered if isinstance(one, _Request)], transport.window, probing=probing
+            )
+            lanes -= self._bury([one for one in gathered if isinstance(one, _Lane)])
         if self._broken is not None:
             raise self._broken
-        return [lane.error for lane in threads if lane.error is not None]
+        return self._round
+
+    def _bury(self, ended: Sequence[_Lane]) -> int:
+        errors = [lane.error for lane in ended if lane.error is not None]
+        self._round.errors += errors
+        self._round.closed |= any(isinstance(error, TransportRejected) for error in errors)
+        return len(ended)
 
     def _gather(self) -> list[_Request | _Lane]:
         """Waits for one request and takes along all that came meanwhile: they share one commit."""
@@ -153,24 +179,28 @@ class Desk:
             gathered.append(self._requests.get())
         return gathered
 
-    def _answer(self, requests: Sequence[_Request]) -> None:
+    def _answer(self, requests: Sequence[_Request], window: int, *, probing: bool) -> None:
+        settled = [outcome for request in requests for outcome in request.settled]
+        self._round.note(settled)
+        self._round.closed |= self._round.doubt >= 2 * window or (probing and self._round.accepted > 0)
         copies: list[Recipient] = []
         try:
-            copies = self._step(requests) if self._broken is None else []
-        except BaseException as error:
+            copies = self._step(settled, sum(request.want for request in requests))
+        except Exception as error:  # lanes wait for an answer, whatever happened here
             self._broken = error
         for request in requests:
             request.window, copies = copies[: request.want], copies[request.want :]
             request.answered.set()
 
-    def _step(self, requests: Sequence[_Request]) -> list[Recipient]:
-        settled = [outcome for request in requests for outcome in request.settled]
-        want = 0 if self._stopping.is_set() else sum(request.want for request in requests)
+    def _step(self, settled: Sequence[Outcome], want: int) -> list[Recipient]:
+        if self._broken is not None:
+            return []
+        if self._round.closed or self._stopping.is_set():
+            want = 0
         if not settled and not want:
             return []
         handed = self._book.step(settled, want, self._clock.now())
-        self.handed += len(handed)
-        self.accepted += sum(isinstance(outcome, Accepted) for outcome in settled)
+        self._round.handed += len(handed)
         return [self._recipient(row) for row in handed]
 
     def _recipient(self, row: Claimed) -> Recipient:

@@ -301,6 +301,16 @@ class Campaign:
         number = f" {self.attempt}" if self.attempt > 1 else ""
         return f"{plain} ({self.kind.upper()}{number})"
 
+    @property
+    def arguments(self) -> str:
+        """How a command names it, for hints that can be pasted: ``2026-12 --list readers --kind rehearsal``."""
+        return f"{self.issue} --list {self.list} --kind {self.kind}"
+
+    @property
+    def send(self) -> str:
+        """The command that goes on with it."""
+        return f"newsletter send {self.issue} --list {self.list}"
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
@@ -29,16 +29,17 @@ from newsletter import limits
 from newsletter.desk import Desk, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.model import CampaignState, Kind, Unknown
+from newsletter.recovery import remove_unfinished
 from newsletter.store import campaigns, ledger
-from newsletter.store.engine import read, write
+from newsletter.store.engine import in_chunks, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
-    from newsletter.desk import Clock, Sign
+    from newsletter.desk import Clock, Round, Sign
     from newsletter.message import MessageSettings, Wire
     from newsletter.model import Campaign, Email, Outcome, Recipient
     from newsletter.store.campaigns import Target
@@ -80,23 +81,26 @@ def _refuse_repeating(latest: Campaign) -> None:
     if latest.state not in {CampaignState.FINISHED, CampaignState.CANCELLED}:
         raise Refused(
             f"{latest.label} has not ended: it is {latest.state}.",
-            hint=f"Go on with it (`newsletter send {latest.issue}`) or end it (`newsletter cancel {latest.issue}`).",
+            hint=f"Go on with it: `{latest.send}`, or end it: `newsletter cancel {latest.arguments}`.",
         )
 
 
 def _at_rest(latest: Campaign) -> Refused:
     if latest.state is CampaignState.PAUSED:
-        hint = f"`newsletter resume {latest.issue}` lifts the pause; then send again."
+        hint = f"`newsletter resume {latest.arguments}` lifts the pause; then send again."
         return Refused(f"{latest.label} is paused: {latest.reason}", hint=hint)
     again = " `--again` starts a new rehearsal." if latest.kind is Kind.REHEARSAL else ""
     return Refused(f"{latest.label} was cancelled.", hint=f"A cancelled campaign stays cancelled.{again}")
 
 
 def plan(engine: Engine, target: Target, *, only: frozenset[bytes] | None = None) -> Plan:
-    """Who would get the target now, as its next attempt. Raises ``Refused`` when another issue has the period."""
-    latest = read(engine, lambda conn: campaigns.find(conn, target.issue, target.list, target.kind))
-    if latest is not None:
-        target = campaigns.following(target, latest)
+    """Who would get the target now. Raises ``Refused`` when another issue has the period.
+
+    A rehearsal takes the next number that is free, a live campaign has only one.
+    """
+    if target.kind is Kind.REHEARSAL:
+        attempt = read(engine, lambda conn: campaigns.next_attempt(conn, target))
+        target = replace(target, attempt=attempt)
     taken = read(engine, lambda conn: campaigns.holder(conn, target))
     if taken is not None and taken.state is not CampaignState.PREPARING:
         raise _period_taken(taken)
@@ -117,44 +121,47 @@ def freeze(
     """All or nothing in effect, in short transactions; returns the running campaign.
 
     The campaign is ``preparing`` until its last row is in; one commit then makes it ``running``. A process that dies
-    before that leaves nothing that can be sent: the next freeze takes the rest away and begins anew.
+    before that leaves nothing that can be sent, and ``recovery.recover`` takes it away. Raises ``Refused`` when more
+    people came in than were planned: somebody said yes to a number.
     """
-    remove_unfinished(engine)
-    target = planned.target
-    try:
-        made = write(
-            engine,
-            lambda conn: campaigns.create(
-                conn, target, email, message.to_dict(), transport=transport, now=now
-            ),
-        )
-    except IntegrityError as error:
-        taken = read(engine, lambda conn: campaigns.holder(conn, target))
-        raise (_period_taken(taken) if taken else error) from error
+    made = _create(engine, planned.target, email, message, transport=transport, now=now)
     _fill(engine, made, planned)
-    write(engine, lambda conn: campaigns.start(conn, made, now))
+    if not write(engine, lambda conn: campaigns.start(conn, made, now, at_most=planned.recipients)):
+        remove_unfinished(engine)
+        raise Refused(
+            f"more people joined the list {planned.target.list} than the {planned.recipients} you confirmed.",
+            hint="Nothing was sent. Run the same command again to see the new number.",
+        )
     return read(engine, lambda conn: campaigns.get(conn, made))
 
 
+def _create(
+    engine: Engine, target: Target, email: Email, message: MessageSettings, *, transport: str, now: datetime
+) -> int:
+    create = partial(
+        campaigns.create,
+        target=target,
+        compiled=email,
+        message=message.to_dict(),
+        transport=transport,
+        now=now,
+    )
+    try:
+        return write(engine, create)
+    except IntegrityError as error:
+        taken = read(engine, lambda conn: campaigns.holder(conn, target))
+        raise (_period_taken(taken) if taken else error) from error
+
+
 def _fill(engine: Engine, campaign_id: int, planned: Plan) -> None:
-    last: int | None = 0
-    while last is not None:
-        page = partial(
-            campaigns.add_recipients,
-            campaign_id=campaign_id,
-            target=planned.target,
-            only=planned.only,
-            after=last,
-        )
-        last = write(engine, page)
+    last = 0
 
+    def page(conn: Connection) -> int:
+        nonlocal last
+        last = campaigns.add_recipients(conn, campaign_id, planned.target, planned.only, after=last) or 0
+        return last
 
-def remove_unfinished(engine: Engine) -> None:
-    """Takes away what killed freezes left. Nothing of it has been sent, and the sending lock says nobody is at it."""
-    for old in read(engine, lambda conn: campaigns.in_state(conn, CampaignState.PREPARING)):
-        while write(engine, partial(campaigns.remove_rows, campaign_id=old.id)):
-            pass
-        write(engine, partial(campaigns.remove, campaign_id=old.id))
+    in_chunks(engine, page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,7 @@ class _Run:
         self._clock = conduct.clock
         self._book = ledger.Ledger(engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only)
         self._desk = Desk(self._book, conduct.sign, conduct.clock, conduct.stopping)
+        self._accepted = 0
         self._failures = 0  # rounds in a row that ended because the provider could not be reached
 
     def until_done(self) -> Campaign:
@@ -200,30 +208,31 @@ class _Run:
             while (again := self._round()) is not None and self._wait_until(again):
                 pass
         finally:
-            self._book.release(self._clock.now())
+            self._book.release()
+            in_chunks(self._engine, partial(campaigns.sweep, now=self._clock.now()))
         write(self._engine, lambda conn: campaigns.finish(conn, self._id, self._clock.now()))
         return self._campaign()
 
     def _round(self) -> datetime | None:
         """Runs lanes until none has work; returns when the next round should begin, None if there is none."""
-        before = self._desk.accepted, self._desk.handed
-        failed = self._desk.work(self._transport, self._wire, self._lanes())
-        self._book.release(self._clock.now())
-        self._raise_bugs(failed)
+        done = self._desk.work(self._transport, self._wire, self._lanes(), probing=self._failures > 0)
+        self._book.release()
+        self._raise_bugs(done.errors)
         due = read(self._engine, lambda conn: ledger.next_due(conn, self._id))
-        if due is None or self._conduct.stopping.is_set() or self._rejected(failed):
+        if due is None or self._conduct.stopping.is_set() or self._rejected(done.errors):
             return None
-        progressed = self._desk.accepted > before[0]
-        if any(isinstance(error, TransportUnavailable) for error in failed):
-            return self._after_outage(failed[0], due, progressed=progressed)
+        self._accepted += done.accepted
+        if outage := _outage(done):
+            return self._after_outage(outage, due, progressed=done.accepted > 0)
         self._failures = 0
-        stuck = self._desk.handed == before[1] and due <= self._clock.now()  # due, and yet nothing may leave
-        return None if stuck else self._soon_enough(due)
+        stuck = not done.handed and due <= self._clock.now()  # due, and yet nothing may leave
+        return None if stuck or due - self._clock.now() > limits.PATIENCE else due
 
     def _lanes(self) -> int:
-        """No more connections than there is work for: some relays allow a sender only a few."""
+        """No more connections than there is work for: some relays allow few. One, after an outage, to try it."""
         waiting = read(self._engine, lambda conn: ledger.open_rows(conn, self._id))
-        return min(self._transport.lanes, ceil(waiting / self._transport.window))
+        most = 1 if self._failures else self._transport.lanes
+        return min(most, ceil(waiting / self._transport.window))
 
     @staticmethod
     def _raise_bugs(failed: Sequence[BaseException]) -> None:
@@ -237,17 +246,20 @@ class _Run:
             self._pause(rejection)
         return rejection is not None
 
-    def _after_outage(self, error: BaseException, due: datetime, *, progressed: bool) -> datetime | None:
-        self._failures = 1 if progressed else self._failures + 1
-        retry = limits.retry_at(self._failures, self._conduct.retry, self._clock.now())
-        # A provider that never answered in this process is a wrong setting more often than an outage: ask a person.
-        if retry is None or not self._desk.accepted:
-            self._pause(error)
-            return None
-        return self._soon_enough(max(due, retry))
+    def _after_outage(
+        self, outage: TransportUnavailable, due: datetime, *, progressed: bool
+    ) -> datetime | None:
+        """Waits with the schedule's patience, then asks a person.
 
-    def _soon_enough(self, when: datetime) -> datetime | None:
-        return when if when - self._clock.now() <= limits.PATIENCE else None
+        A provider that never answered in this process is a wrong setting more often than an outage: asks at once.
+        """
+        self._failures = 1 if progressed else self._failures + 1
+        now = self._clock.now()
+        retry = limits.retry_at(self._failures, self._conduct.retry, now)
+        if not self._accepted or retry is None or max(due, retry) - now > limits.PATIENCE:
+            self._pause(outage)
+            return None
+        return max(due, retry)
 
     def _pause(self, error: BaseException) -> None:
         reason = ". ".join(part.strip(". ") for part in (str(error), getattr(error, "hint", "")) if part)
@@ -266,6 +278,12 @@ class _Run:
 
     def _campaign(self) -> Campaign:
         return read(self._engine, lambda conn: campaigns.get(conn, self._id))
+
+
+def _outage(done: Round) -> TransportUnavailable | None:
+    silence = "the provider gave no answer to several copies in a row"
+    found = next((error for error in done.errors if isinstance(error, TransportUnavailable)), None)
+    return found or (TransportUnavailable(silence) if done.closed and done.doubt else None)
 
 
 def proof(transport: Transport, wire: Wire, copies: Sequence[Recipient]) -> list[Outcome]:

@@ -150,9 +150,8 @@ def lock_path(settings: Settings) -> Path:
     """Beside the database, wherever that is: two projects that share one must not send at once."""
     from sqlalchemy import make_url
 
-    return Path(make_url(settings.database_url).database or settings.state_dir / "newsletter.db").with_name(
-        "lock"
-    )
+    name = make_url(settings.database_url).database or str(settings.state_dir / "newsletter.db")
+    return Path(name.removeprefix("file:").partition("?")[0]).resolve().with_name("lock")
 
 
 def keyring(settings: Settings) -> Keyring:

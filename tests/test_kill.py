@@ -211,6 +211,6 @@ def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
         server.release()
         _, errors = process.communicate()
         assert process.returncode == 8
-        assert "`newsletter send 2026-12` goes on" in errors
+        assert "`newsletter send 2026-12 --list readers` goes on" in errors
         go_on(made, unknown=False)
         assert_the_truth(made, server.recipients(), at_most_unknown=0)

@@ -28,6 +28,7 @@ from tests.support.ledgers import (
     EMAIL,
     MESSAGE,
     NOW,
+    RETRY,
     TARGET,
     WIRE,
     TestClock,
@@ -93,7 +94,7 @@ def test_a_person_on_two_lists_gets_an_issue_once(engine):
     standing = {"subscriber_id": 1, "list_id": 2, "state": SubscriptionState.ACTIVE, "since": NOW}
     write(engine, lambda conn: conn.execute(insert(subscription).values(id=20, **standing)))
     planned = sending.plan(engine, replace(TARGET, list="carers"))
-    assert (planned.recipients, planned.left_out) == (0, {"already has this issue": 1})
+    assert (planned.recipients, planned.left_out) == (0, {"already in a campaign of this issue": 1})
 
 
 def test_a_period_is_used_once_even_by_another_issue(engine):
@@ -104,13 +105,32 @@ def test_a_period_is_used_once_even_by_another_issue(engine):
         sending.plan(engine, replace(TARGET, issue="another"))
 
 
-def test_what_a_killed_freeze_left_is_taken_away_and_never_sent(engine):
+@pytest.mark.parametrize("rows", [0, 3, 7])
+def test_what_a_killed_freeze_left_counts_for_nothing_and_is_taken_away(engine, rows):
     make = {"transport": "memory", "now": NOW}
     made = write(engine, lambda conn: campaigns.create(conn, TARGET, EMAIL, MESSAGE.to_dict(), **make))
-    write(engine, lambda conn: campaigns.add_recipients(conn, made, TARGET, None, after=0, limit=3))
+    if rows:
+        write(engine, lambda conn: campaigns.add_recipients(conn, made, TARGET, None, after=0, limit=rows))
     assert sending.begun(engine, "2026-12", "readers", Kind.LIVE) is None
-    campaign = freeze(engine)
-    assert (total(engine), counts(engine, campaign)) == (7, {DeliveryState.PENDING: 7})
+    assert sending.plan(engine, TARGET).recipients == 7
+    recovery.recover(engine, NOW)
+    assert total(engine) == 0
+    assert counts(engine, freeze(engine)) == {DeliveryState.PENDING: 7}
+
+
+def test_more_people_than_were_confirmed_are_never_frozen(engine):
+    planned = replace(sending.plan(engine, TARGET), recipients=6)
+    with pytest.raises(Refused, match="more people joined the list readers than the 6 you confirmed"):
+        sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+    assert total(engine) == 0
+    assert sending.plan(engine, TARGET).recipients == 7
+
+
+def test_rehearsals_of_two_issues_of_one_period_do_not_stop_each_other(engine):
+    for issue in ("2026-12", "2026-12-b", "2026-12"):
+        planned = sending.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
+        assert planned.recipients == 7
+        sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
 
 
 def test_a_rehearsal_uses_up_neither_period_nor_recipients(engine):
@@ -204,6 +224,20 @@ def test_an_outage_after_a_good_start_is_waited_out(engine):
     ended = run(engine, freeze(engine), MemoryTransport(answer=flaky), conduct(clock))
     assert ended.state is CampaignState.FINISHED
     assert clock.now() - NOW >= timedelta(seconds=15)
+
+
+def test_a_provider_that_stops_answering_costs_a_few_doubts_and_not_everyones(tmp_path):
+    engine, lanes, window = open_store(tmp_path, people=200), 4, 3
+
+    def mute_after_first(recipient, number):
+        return Accepted(recipient.delivery) if number == 1 else Unknown(recipient.delivery, "503")
+
+    transport = MemoryTransport(answer=mute_after_first, lanes=lanes, window=window)
+    ended = run(engine, freeze(engine), transport)
+    assert (ended.state, ended.reason[:31]) == (CampaignState.PAUSED, "the provider gave no answer to ")
+    first_round, tries = (lanes + 2) * window, 2 * window * len(RETRY)
+    assert counts(engine, ended)[DeliveryState.UNKNOWN] <= first_round + tries
+    engine.dispose()
 
 
 def test_what_a_transport_leaves_unsettled_is_unknown_and_not_repeated(engine):

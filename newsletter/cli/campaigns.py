@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -11,18 +12,23 @@ import click
 
 from newsletter.cli import output
 from newsletter.errors import Refused, UsageError
-from newsletter.model import OPEN_STATES, Campaign, DeliveryState, Kind
+from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
     from newsletter.model import Delivery
 
 list_option = click.option(
     "--list", "list_name", metavar="NAME", help="The list.  [default: the one in newsletter.toml]"
+)
+kind_option = click.option(
+    "--kind",
+    type=click.Choice([Kind.LIVE.value, Kind.REHEARSAL.value]),
+    help="Which one, if there are both.",
 )
 
 
@@ -93,12 +99,15 @@ def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> d
 @click.command(epilog="Example: newsletter deliveries 2026-12 --state unknown --format address")
 @click.argument("slug")
 @list_option
+@kind_option
 @click.option("--state", type=click.Choice([state.value for state in DeliveryState]), help="Only these.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "address"]), default="table", show_default=True
 )
 @click.pass_obj
-def deliveries(project: Project, slug: str, list_name: str | None, state: str | None, form: str) -> None:
+def deliveries(
+    project: Project, slug: str, list_name: str | None, kind: str | None, state: str | None, form: str
+) -> None:
     """Show what happened to every copy of an issue.
 
     Of the latest campaign of that issue, live before rehearsal. People of the list who were left out have no copy
@@ -107,9 +116,8 @@ def deliveries(project: Project, slug: str, list_name: str | None, state: str | 
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    settings = project.settings
     engine = project.store
-    campaign = _latest(engine, slug, list_name or settings.newsletter.list)
+    campaign = _known(project, slug, list_name, kind)[0]
     wanted = DeliveryState(state) if state else None
     rows = read(engine, lambda conn: list(campaigns.deliveries(conn, campaign.id, wanted)))
     if form == "json":
@@ -123,22 +131,27 @@ def deliveries(project: Project, slug: str, list_name: str | None, state: str | 
         _tell_left_out(engine, campaign)
 
 
-def _latest(engine: Engine, slug: str, list_name: str) -> Campaign:
+def _known(project: Project, slug: str, list_name: str | None, kind: str | None) -> list[Campaign]:
+    """The latest campaign of each kind that is asked for, live first; at least one."""
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    for kind in (Kind.LIVE, Kind.REHEARSAL):
-        found = read(engine, partial(campaigns.find, issue=slug, list_name=list_name, kind=kind))
-        if found is not None:
-            return found
-    raise UsageError(
-        f"no campaign of {slug} to the list {list_name} was started.",
-        hint="`newsletter status` lists those there are.",
-    )
+    list_name = list_name or project.settings.newsletter.list
+    kinds = [Kind(kind)] if kind else [Kind.LIVE, Kind.REHEARSAL]
+    find = partial(campaigns.find, issue=slug, list_name=list_name)
+    found = [read(project.store, partial(find, kind=each)) for each in kinds]
+    if not any(found):
+        raise UsageError(
+            f"no {kind or 'campaign'} of {slug} to the list {list_name} was started.",
+            hint="`newsletter status` lists those there are.",
+        )
+    return [campaign for campaign in found if campaign]
 
 
 def _delivery_row(row: Delivery) -> tuple[str, ...]:
-    again = f" (again at {row.not_before.astimezone():%H:%M:%S})" if row.not_before else ""
+    again = ""
+    if row.not_before and row.state is DeliveryState.PENDING:
+        again = f" (again at {row.not_before.astimezone():%H:%M:%S})"
     return row.address or "(erased)", row.name, str(row.state), row.reason + again, row.id.hex()
 
 
@@ -160,63 +173,90 @@ def _tell_left_out(engine: Engine, campaign: Campaign) -> None:
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    target = campaigns.Target(campaign.issue, campaign.period, campaign.list, campaign.kind, campaign.attempt)
-    people = read(engine, lambda conn: campaigns.audience(conn, target, None))
-    reasons = [
-        f"{n} {reason}"
-        for reason, n in sorted(people.items())
-        if reason not in {"", "already has this issue"}
-    ]
+    people = read(engine, lambda conn: campaigns.left_out(conn, campaign))
+    reasons = [f"{n} {reason or 'joined since'}" for reason, n in sorted(people.items())]
     if reasons:
-        output.say(f"Left out, as they stand today: {', '.join(reasons)}.")
+        output.say(f"Without a copy, as they stand today: {', '.join(reasons)}.")
 
 
 @click.command(epilog="Example: newsletter pause 2026-12")
 @click.argument("slug")
 @list_option
+@kind_option
 @click.pass_obj
-def pause(project: Project, slug: str, list_name: str | None) -> None:
+def pause(project: Project, slug: str, list_name: str | None, kind: str | None) -> None:
     """Stop a campaign for now; what has left stays recorded."""
     from newsletter.store import campaigns
 
-    _steer(project, slug, list_name, "paused", lambda conn, found: campaigns.pause(conn, found.id, "by hand"))
+    campaign = _steerable(project, slug, list_name, kind, {CampaignState.RUNNING})
+    _steer(project, campaign, "paused", lambda conn: campaigns.pause(conn, campaign.id, "by hand"))
 
 
 @click.command(epilog="Example: newsletter resume 2026-12")
 @click.argument("slug")
 @list_option
+@kind_option
 @click.pass_obj
-def resume(project: Project, slug: str, list_name: str | None) -> None:
+def resume(project: Project, slug: str, list_name: str | None, kind: str | None) -> None:
     """Lift a pause, so that send can go on."""
     from newsletter.store import campaigns
 
-    _steer(project, slug, list_name, "running again", lambda conn, found: campaigns.resume(conn, found.id))
-    output.next_steps(f"newsletter send {slug}")
+    campaign = _steerable(project, slug, list_name, kind, {CampaignState.PAUSED})
+    _steer(project, campaign, "running again", lambda conn: campaigns.resume(conn, campaign.id))
+    output.next_steps(campaign.send)
 
 
 @click.command(epilog="Example: newsletter cancel 2026-12")
 @click.argument("slug")
 @list_option
-@click.confirmation_option(
-    prompt="End it for good? Whoever has no copy gets none, and the period stays used."
-)
+@kind_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def cancel(project: Project, slug: str, list_name: str | None) -> None:
+def cancel(project: Project, slug: str, list_name: str | None, kind: str | None, *, yes: bool) -> None:
     """End a campaign for good; waiting copies are skipped."""
     from newsletter.store import campaigns
+    from newsletter.store.engine import in_chunks
 
+    campaign = _steerable(project, slug, list_name, kind, {CampaignState.RUNNING, CampaignState.PAUSED})
+    if not yes:
+        _ask(
+            f"End {campaign.label} for good ({summary(tally(project.store, campaign))})? Its period stays used."
+        )
     now = datetime.now(UTC)
-    _steer(project, slug, list_name, "cancelled", lambda conn, found: campaigns.cancel(conn, found.id, now))
+    _steer(project, campaign, "cancelled", lambda conn: campaigns.cancel(conn, campaign.id, now), tell=False)
+    in_chunks(project.store, partial(campaigns.sweep, now=now))
+    output.say(f"{campaign.label} is cancelled: {summary(tally(project.store, campaign))}.")
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise Refused("nobody was there to say yes.", hint="If it is right, add --yes.")
+    click.confirm(question, abort=True)
+
+
+def _steerable(
+    project: Project, slug: str, list_name: str | None, kind: str | None, states: Collection[CampaignState]
+) -> Campaign:
+    """The one campaign that is meant. A live one and a rehearsal may stand side by side: then a person says which."""
+    known = _known(project, slug, list_name, kind)
+    able = [campaign for campaign in known if campaign.state in states]
+    if len(able) > 1:
+        labels = " and ".join(campaign.label for campaign in able)
+        raise UsageError(f"this could be {labels}.", hint="Add --kind live or --kind rehearsal.")
+    if not able:
+        standing = ", ".join(f"{campaign.label} is {campaign.state}" for campaign in known)
+        raise Refused(f"{standing}, so that can't be done.")
+    return able[0]
 
 
 def _steer(
-    project: Project, slug: str, list_name: str | None, done: str, act: Callable[[Any, Campaign], bool]
+    project: Project, campaign: Campaign, done: str, act: Callable[[Connection], bool], *, tell: bool = True
 ) -> None:
     from newsletter.store.engine import write
 
-    settings = project.settings
-    engine = project.store
-    campaign = _latest(engine, slug, list_name or settings.newsletter.list)
-    if not write(engine, lambda conn: act(conn, campaign)):
-        raise Refused(f"{campaign.label} is {campaign.state}, so that can't be done.")
-    output.say(f"{campaign.label} is {done}: {summary(tally(engine, campaign))}.")
+    if not write(project.store, act):
+        raise Refused(
+            f"{campaign.label} has changed meanwhile.", hint="`newsletter status` shows how it stands."
+        )
+    if tell:
+        output.say(f"{campaign.label} is {done}: {summary(tally(project.store, campaign))}.")

@@ -56,7 +56,7 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "lists": Entry("readers", "Show the lists and how many readers each has."),
     },
     "Send": {
-        "proof": Entry("sending", "Send a marked test copy to an address of yours."),
+        "proof": Entry("proof", "Send a marked test copy to an address of yours."),
         "send": Entry("sending", "Send an issue to a list, or go on where it stopped."),
         "status": Entry("campaigns", "Show how far each campaign has come."),
         "deliveries": Entry("campaigns", "Show what happened to every copy of an issue."),

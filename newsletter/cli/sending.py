@@ -1,44 +1,48 @@
-"""Send, and say what happened to every copy."""
+"""Send an issue to a list, and say how it ended."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from newsletter.cli import output
 from newsletter.cli.campaigns import list_option, summary, tally
 from newsletter.errors import ChecksFailed, Refused, Unfinished, UnknownDeliveries, UsageError
-from newsletter.model import (
-    Accepted,
-    Campaign,
-    CampaignState,
-    DeliveryState,
-    Kind,
-    NotTaken,
-    Recipient,
-    Unknown,
-)
-from newsletter.model import Refused as RefusedCopy
+from newsletter.model import Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import Engine
 
     from newsletter.cli.main import Project
     from newsletter.config import Settings
-    from newsletter.model import Email, Outcome
+    from newsletter.message import MessageSettings
+    from newsletter.model import Email
+    from newsletter.recovery import Recovered
     from newsletter.sending import Conduct, Plan
 
 COUNTDOWN_SECONDS = 10
-SAID = {Accepted: "accepted", RefusedCopy: "refused", NotTaken: "not taken", Unknown: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asked for, and where."""
+
+    settings: Settings
+    engine: Engine
+    slug: str
+    list: str
+    kind: Kind
+    confirm: int | None
+    again: bool
 
 
 @click.command(epilog="Example: newsletter send 2026-12 --dry-run")
@@ -61,57 +65,68 @@ def send(
     Prints who would get it and asks for the number of recipients before anything leaves. A campaign that stopped
     before its end goes on with those who have no copy yet; one that has ended reaches nobody again.
     """
-    from newsletter import recovery, sending, wiring
+    from newsletter import recovery, wiring
     from newsletter.store import lock
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
-    kind = wiring.kind(settings)
-    engine = project.store
+    order = Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
     if dry_run:
-        _dry_run(engine, settings, slug, list_name, kind, again=again)
+        _dry_run(order)
         return
     with lock.hold(wiring.lock_path(settings), wiring.whoami()):
-        _tell_recovered(recovery.recover(engine, datetime.now(UTC)))
-        campaign = sending.begun(engine, slug, list_name, kind, again=again)
-        if campaign is None:
-            campaign = _begin(engine, settings, slug, list_name, kind, confirm)
-        elif campaign.state is CampaignState.FINISHED:
-            _report_finished(engine, campaign, already=True)
-            return
+        _tell_recovered(recovery.recover(order.engine, datetime.now(UTC)))
+        campaign = _begin_or_go_on(order)
+        if campaign.state is CampaignState.FINISHED:
+            _tell_sent_before(order.engine, campaign)
         else:
-            _go_on(engine, settings, campaign, confirm)
-        _run(engine, settings, campaign)
+            _run(order, campaign)
 
 
-def _dry_run(
-    engine: Engine, settings: Settings, slug: str, list_name: str, kind: Kind, *, again: bool
-) -> None:
+def _begin_or_go_on(order: Order) -> Campaign:
     from newsletter import sending
 
-    campaign = sending.begun(engine, slug, list_name, kind, again=again)
+    campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is None:
-        planned, email = _plan(engine, settings, slug, list_name, kind)
-        _print_plan(settings, planned, email)
-        output.next_steps(f"newsletter send {slug} --confirm {planned.recipients}")
+        return _begin(order)
+    if campaign.state is not CampaignState.FINISHED:
+        _check_going_on(order, campaign)
+        output.say(f"Going on with {campaign.label}: {summary(tally(order.engine, campaign))}.")
+    return campaign
+
+
+def _dry_run(order: Order) -> None:
+    from newsletter import sending
+
+    campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
+    if campaign is None:
+        planned = _plan(order)[0]
+        _refuse_nobody(order, planned)
+        output.next_steps(f"newsletter send {order.slug} --list {order.list} --confirm {planned.recipients}")
     elif campaign.state is CampaignState.FINISHED:
-        _report_finished(engine, campaign, already=True)
+        _tell_sent_before(order.engine, campaign)
     else:
-        output.say(f"{campaign.label} has begun: {summary(tally(engine, campaign))}.")
-        output.next_steps(f"newsletter send {slug}")
+        output.say(f"{campaign.label} has begun: {summary(tally(order.engine, campaign))}.")
+        output.next_steps(campaign.send)
 
 
-def _plan(engine: Engine, settings: Settings, slug: str, list_name: str, kind: Kind) -> tuple[Plan, Email]:
-    from newsletter import checks, sending, wiring
+def _plan(order: Order) -> tuple[Plan, Email]:
+    """What would be sent now, printed."""
+    from newsletter import checks, sending, subscriptions, wiring
     from newsletter.store.campaigns import Target
 
-    issue, email = wiring.compile_issue(settings, slug)
-    errors = checks.errors(wiring.findings(settings, issue, email))
+    subscriptions.check_list(order.engine, order.list)
+    issue, email = wiring.compile_issue(order.settings, order.slug)
+    errors = checks.errors(wiring.findings(order.settings, issue, email))
     if errors:
-        hint = f"`newsletter check {slug}` shows all. Mend them, or waive one with a reason in issue.toml."
+        hint = (
+            f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
+        )
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
-    target = Target(issue=slug, period=issue.period, list=list_name, kind=kind)
-    return sending.plan(engine, target, only=wiring.only(settings)), email
+    target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
+    planned = sending.plan(order.engine, target, only=wiring.only(order.settings))
+    _print_plan(order.settings, planned, email)
+    return planned, email
 
 
 def _print_plan(settings: Settings, planned: Plan, email: Email) -> None:
@@ -125,13 +140,19 @@ def _print_plan(settings: Settings, planned: Plan, email: Email) -> None:
         ("subject", merge.fill(merge.split(email.subject), {})),
         ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
         ("through", _way_out(settings, target.issue)),
-        ("kind", _describe(target.kind)),
+        ("kind", DESCRIBED[target.kind]),
         ("to", f"list {target.list}: {output.plural(planned.recipients, 'recipient')}"),
         ("left out", left_out or "nobody"),
         ("now", f"{now.astimezone():%A %d %B %Y %H:%M %Z}  ({now:%Y-%m-%d %H:%M} UTC)"),
     ]
     for label, value in rows:
         output.say(f"{label:>10}  {value}")
+
+
+DESCRIBED = {
+    Kind.LIVE: "LIVE: real people get this",
+    Kind.REHEARSAL: "REHEARSAL: takes no period, stops no live campaign",
+}
 
 
 def _way_out(settings: Settings, slug: str) -> str:
@@ -146,31 +167,44 @@ def _way_out(settings: Settings, slug: str) -> str:
             return f"sendgrid {settings.sendgrid.url}"
 
 
-def _describe(kind: Kind) -> str:
-    return (
-        "LIVE: real people get this"
-        if kind is Kind.LIVE
-        else "REHEARSAL: takes no period, stops no live campaign"
+def _begin(order: Order) -> Campaign:
+    from newsletter import hosting, sending, wiring
+
+    planned, email = _plan(order)
+    _refuse_nobody(order, planned)
+    # Everything that can be missing is asked for before a campaign exists: a frozen one has taken its period.
+    wiring.transport(order.settings, order.slug)
+    message = wiring.message_settings(order.settings, datetime.now(UTC))
+    _check_message(email, message)
+    hosting.verify(email, message)
+    _confirm(planned.recipients, order.confirm)
+    if order.settings.sending.transport != "folder":
+        _count_down()
+    now = datetime.now(UTC)
+    message = wiring.message_settings(order.settings, now)
+    return sending.freeze(
+        order.engine, planned, email, message, transport=order.settings.sending.transport, now=now
     )
 
 
-def _begin(
-    engine: Engine, settings: Settings, slug: str, list_name: str, kind: Kind, confirm: int | None
-) -> Campaign:
-    from newsletter import hosting, sending, wiring
+def _refuse_nobody(order: Order, planned: Plan) -> None:
+    if planned.recipients:
+        return
+    hint = "`newsletter lists` shows who is on which list; `newsletter subscribers import` brings people."
+    if planned.only is not None:
+        hint = (
+            "Only addresses in `allowlist` under [sending] that are on the list too get a copy in this mode."
+        )
+    raise Refused(f"nobody on the list {order.list} would get this issue.", hint=hint)
 
-    planned, email = _plan(engine, settings, slug, list_name, kind)
-    _print_plan(settings, planned, email)
-    if not planned.recipients:
-        hint = "`newsletter lists` shows who is on which list; `newsletter subscribers import` brings people."
-        raise Refused(f"nobody on the list {list_name} would get this issue.", hint=hint)
-    now = datetime.now(UTC)
-    message = wiring.message_settings(settings, now)
-    hosting.verify(email, message)
-    _confirm(planned.recipients, confirm)
-    if settings.sending.transport != "folder":
-        _count_down()
-    return sending.freeze(engine, planned, email, message, transport=settings.sending.transport, now=now)
+
+def _check_message(email: Email, message: MessageSettings) -> None:
+    from newsletter.message import Wire
+
+    try:
+        Wire(email, message)
+    except ValueError as error:
+        raise UsageError(f"no message can be made of this: {error}.") from error
 
 
 def _confirm(recipients: int, confirm: int | None) -> None:
@@ -197,28 +231,29 @@ def _count_down() -> None:
     click.echo()
 
 
-def _go_on(engine: Engine, settings: Settings, campaign: Campaign, confirm: int | None) -> None:
-    rows = sum(tally(engine, campaign).values())
-    if confirm is not None and confirm != rows:
+def _check_going_on(order: Order, campaign: Campaign) -> None:
+    rows = sum(tally(order.engine, campaign).values())
+    if order.confirm is not None and order.confirm != rows:
         raise Refused(
-            f"you confirmed {confirm}, and {campaign.label} has {rows} deliveries. Nothing was sent."
+            f"you confirmed {order.confirm}, and {campaign.label} has {rows} deliveries. Nothing was sent."
         )
-    if campaign.transport != settings.sending.transport:
+    way = order.settings.sending.transport
+    if campaign.transport != way:
         raise Refused(
-            f"{campaign.label} was started through {campaign.transport}, not {settings.sending.transport}.",
-            hint=f'Set `transport = "{campaign.transport}"` again, or end it: `newsletter cancel {campaign.issue}`.',
+            f"{campaign.label} was started through {campaign.transport}, not {way}.",
+            hint=f'Set `transport = "{campaign.transport}"`, or end it: `newsletter cancel {campaign.arguments}`.',
         )
-    output.say(f"Going on with {campaign.label}: {summary(tally(engine, campaign))}.")
 
 
-def _run(engine: Engine, settings: Settings, campaign: Campaign) -> None:
+def _run(order: Order, campaign: Campaign) -> None:
     from newsletter import sending, wiring
     from newsletter.desk import SystemClock
     from newsletter.message import MessageSettings, Wire
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    email, message = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
+    settings = order.settings
+    email, message = read(order.engine, lambda conn: campaigns.load_email(conn, campaign.id))
     wire = Wire(email, MessageSettings.from_dict(message))
     clock = SystemClock()
     conduct = sending.Conduct(
@@ -229,8 +264,8 @@ def _run(engine: Engine, settings: Settings, campaign: Campaign) -> None:
         notice=output.say,
     )
     with _stop_gracefully(conduct, clock.stop):
-        ended = sending.run(engine, campaign, wiring.transport(settings, campaign.issue), wire, conduct)
-    _report(engine, settings, ended, stopped=conduct.stopping.is_set())
+        ended = sending.run(order.engine, campaign, wiring.transport(settings, campaign.issue), wire, conduct)
+    _report(order, ended, stopped=conduct.stopping.is_set())
 
 
 @contextmanager
@@ -238,10 +273,12 @@ def _stop_gracefully(conduct: Conduct, stop_waiting: Callable[[], None]) -> Iter
     """The first Ctrl-C (or SIGTERM) lets copies in flight be settled; the second one ends the process at once."""
 
     def stop(_signal: int, _frame: object) -> None:
-        output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
         conduct.stopping.set()
         stop_waiting()
         restore()
+        # Speaking comes last and may fail: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
+        with suppress(OSError, RuntimeError):
+            output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -255,24 +292,25 @@ def _stop_gracefully(conduct: Conduct, stop_waiting: Callable[[], None]) -> Iter
         restore()
 
 
-def _report(engine: Engine, settings: Settings, campaign: Campaign, *, stopped: bool) -> None:
+def _report(order: Order, campaign: Campaign, *, stopped: bool) -> None:
+    counts = tally(order.engine, campaign)
+    so_far = summary(counts)
     if campaign.state is CampaignState.FINISHED:
-        _report_finished(engine, campaign)
-        if campaign.transport == "folder":
-            from newsletter import wiring
-
-            output.say(f"The copies are in {wiring.outbox(settings, campaign.issue)}")
-        output.next_steps(f"newsletter deliveries {campaign.issue}")
+        _tell_finished(order, campaign)
         return
-    so_far = summary(tally(engine, campaign))
     if campaign.state is CampaignState.PAUSED:
-        hint = f"When that is mended: `newsletter resume {campaign.issue}`, then `newsletter send {campaign.issue}`."
+        hint = f"When that is mended: `newsletter resume {campaign.arguments}`, then `{campaign.send}`."
         raise Unfinished(f"{campaign.label} is paused: {campaign.reason}\n{so_far}.", hint=hint)
     if campaign.state is CampaignState.CANCELLED:
+        _raise_unknown(campaign, counts)
         raise Refused(f"{campaign.label} was cancelled while it was being sent: {so_far}.")
-    why = "was stopped as you asked" if stopped else f"waits for its next try, {_when(engine, campaign)}"
-    go_on = f"`newsletter send {campaign.issue}` goes on with those who have no copy yet."
-    raise Unfinished(f"{campaign.label} {why}: {so_far}.", hint=go_on)
+    why = (
+        "was stopped as you asked" if stopped else f"waits for its next try, {_when(order.engine, campaign)}"
+    )
+    raise Unfinished(
+        f"{campaign.label} {why}: {so_far}.",
+        hint=f"`{campaign.send}` goes on with those who have no copy yet.",
+    )
 
 
 def _when(engine: Engine, campaign: Campaign) -> str:
@@ -280,95 +318,41 @@ def _when(engine: Engine, campaign: Campaign) -> str:
     from newsletter.store.engine import read
 
     due = read(engine, lambda conn: ledger.next_due(conn, campaign.id))
-    return f"due {due.astimezone():%Y-%m-%d %H:%M:%S}" if due else "due now"
+    if due is None or due <= datetime.now(UTC):
+        return "due now"
+    return f"due {due.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _report_finished(engine: Engine, campaign: Campaign, *, already: bool = False) -> None:
+def _tell_finished(order: Order, campaign: Campaign) -> None:
+    from newsletter import wiring
+
+    counts = tally(order.engine, campaign)
+    output.say(f"{campaign.label} is finished: {summary(counts)}.")
+    if campaign.transport == "folder":
+        output.say(f"The copies are in {wiring.outbox(order.settings, campaign.issue)}")
+    output.next_steps(f"newsletter deliveries {campaign.arguments}")
+    _raise_unknown(campaign, counts)
+
+
+def _tell_sent_before(engine: Engine, campaign: Campaign) -> None:
     counts = tally(engine, campaign)
     when = f" on {campaign.finished_at.astimezone():%Y-%m-%d %H:%M}" if campaign.finished_at else ""
-    done = f"was sent before{when}, and nobody gets it twice" if already else "is finished"
-    output.say(f"{campaign.label} {done}: {summary(counts)}.")
-    if already and campaign.kind is Kind.REHEARSAL:
-        output.next_steps(f"newsletter send {campaign.issue} --again repeats the rehearsal")
+    output.say(f"{campaign.label} was sent before{when}, and nobody gets it twice: {summary(counts)}.")
+    if campaign.kind is Kind.REHEARSAL:
+        output.next_steps(f"{campaign.send} --again repeats the rehearsal")
+    _raise_unknown(campaign, counts)
+
+
+def _raise_unknown(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> None:
     if counts.get(DeliveryState.UNKNOWN):
         raise UnknownDeliveries(
             f"of {counts[DeliveryState.UNKNOWN]} copies nobody can say whether they arrived.",
-            hint=f"`newsletter deliveries {campaign.issue} --state unknown` names them. They are not sent again.",
+            hint=f"`newsletter deliveries {campaign.arguments} --state unknown` names them. They are not sent again.",
         )
 
 
-def _tell_recovered(found: Any) -> None:
+def _tell_recovered(found: Recovered) -> None:
     if found.unknown:
         output.warn(
             f"the last sending process died with {found.unknown} copies handed over: they are unknown now."
         )
-
-
-@click.command(epilog="Example: newsletter proof 2026-12 --to me@example.org")
-@click.argument("slug")
-@click.option(
-    "--to", "to", required=True, multiple=True, metavar="ADDRESS", help="Where it goes; may be given again."
-)
-@click.option("--name", default="", help="The name to greet.  [default: none, so that fallbacks show]")
-@click.pass_obj
-def proof(project: Project, slug: str, to: tuple[str, ...], name: str) -> None:
-    """Send a marked test copy to an address of yours.
-
-    It goes the way of the real send, with [Proof] before the subject, and leaves no trace in the ledger. Its
-    personal links are examples that change nothing.
-    """
-    from newsletter import sending, wiring
-    from newsletter.message import Wire
-
-    settings = project.settings
-    addresses = [_allowed(settings, address) for address in to]
-    wiring.refuse_when_off(settings)
-    settings.require_keys()
-    _, email = wiring.compile_issue(settings, slug)
-    marked = replace(email, subject=f"[Proof] {email.subject}")
-    wire = Wire(marked, wiring.message_settings(settings, datetime.now(UTC)))
-    copies = _proof_copies(settings, addresses, name)
-    outcomes = sending.proof(wiring.transport(settings, slug), wire, copies)
-    _tell_proof(settings, slug, copies, outcomes)
-
-
-def _allowed(settings: Settings, address: str) -> str:
-    from newsletter import addresses
-
-    try:
-        parsed = addresses.parse(address)
-    except ValueError as error:
-        raise UsageError(f"--to {address}: {error}") from None
-    on_list = {addresses.canonical(one) for one in settings.sending.allowlist}
-    checked = settings.sending.mode == "allowlist" and settings.sending.transport != "folder"
-    if checked and addresses.canonical(parsed) not in on_list:
-        raise Refused(
-            f"{parsed} is not on the allowlist, so nothing may leave for it.",
-            hint="Add it to `allowlist` under [sending] in newsletter.toml.",
-        )
-    return parsed
-
-
-def _proof_copies(settings: Settings, addresses: list[str], name: str) -> list[Recipient]:
-    import secrets
-
-    from newsletter import wiring
-
-    nobody = wiring.signer(settings)(0)  # no subscription has the id 0: its links open no one's page
-    values = {"name": name, **nobody}
-    return [Recipient(secrets.token_bytes(16), address, values) for address in addresses]
-
-
-def _tell_proof(settings: Settings, slug: str, copies: list[Recipient], outcomes: list[Outcome]) -> None:
-    said = {outcome.delivery: outcome for outcome in outcomes}
-    failed = False
-    for copy in copies:
-        outcome = said[copy.delivery]
-        failed |= not isinstance(outcome, Accepted)
-        output.say(f"{copy.address}: {SAID[type(outcome)]} {getattr(outcome, 'reason', '')}".rstrip())
-    if settings.sending.transport == "folder":
-        from newsletter import wiring
-
-        output.say(f"written to {wiring.outbox(settings, slug)}")
-    if failed:
-        raise Unfinished("not every proof was accepted.", hint="What the server said stands above.")

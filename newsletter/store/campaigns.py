@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, exists, func, insert, literal, select, update
+from sqlalchemy import and_, case, delete, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from newsletter.model import (
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Rows in one transaction while freezing: about 10 ms, so that an unsubscribing reader hardly waits."""
+
+
+ALREADY = "already in a campaign of this issue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,14 @@ def every(conn: Connection, issue: str | None = None) -> list[Campaign]:
     if issue is not None:
         query = query.where(campaign.c.issue == issue)
     return [_from_row(row) for row in conn.execute(query)]
+
+
+def next_attempt(conn: Connection, target: Target) -> int:
+    """A rehearsal's number: the first that neither its issue nor its period has used, so that none stops another."""
+    used = or_(campaign.c.issue == target.issue, campaign.c.period == target.period)
+    same = (campaign.c.audience == target.list, campaign.c.kind == target.kind, used)
+    last = conn.execute(select(func.max(campaign.c.attempt)).where(*same)).scalar_one()
+    return (last or 0) + 1
 
 
 def in_state(conn: Connection, state: CampaignState) -> list[Campaign]:
@@ -176,8 +187,10 @@ def _transition(
     return conn.execute(update(campaign).where(*where).values(**values)).rowcount == 1
 
 
-def start(conn: Connection, campaign_id: int, now: datetime) -> bool:
-    """``preparing`` → ``running``: the last commit of a freeze."""
+def start(conn: Connection, campaign_id: int, now: datetime, *, at_most: int) -> bool:
+    """``preparing`` → ``running``: the last commit of a freeze. False if more rows came in than a person confirmed."""
+    if sum(counts(conn, campaign_id).values()) > at_most:
+        return False
     running = {"state": CampaignState.RUNNING, "started_at": now}
     return _transition(conn, campaign_id, {CampaignState.PREPARING}, **running)
 
@@ -193,14 +206,21 @@ def resume(conn: Connection, campaign_id: int) -> bool:
 
 
 def cancel(conn: Connection, campaign_id: int, now: datetime) -> bool:
-    """``running`` or ``paused`` → ``cancelled``; what nobody has claimed is skipped, what is handed is settled."""
+    """``running`` or ``paused`` → ``cancelled``: that alone stops every hand-over; ``sweep`` then skips the rows."""
     ended = {"state": CampaignState.CANCELLED, "finished_at": now, "reason": ""}
-    if not _transition(conn, campaign_id, {CampaignState.RUNNING, CampaignState.PAUSED}, **ended):
-        return False
-    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)
-    skipped = {"state": DeliveryState.SKIPPED, "reason": "cancelled", "settled_at": now}
-    conn.execute(update(delivery).where(*waiting).values(**skipped))
-    return True
+    return _transition(conn, campaign_id, {CampaignState.RUNNING, CampaignState.PAUSED}, **ended)
+
+
+def sweep(conn: Connection, now: datetime, limit: int = CHUNK) -> bool:
+    """Skips up to ``limit`` rows that wait in cancelled campaigns; False when none is left.
+
+    Rows come back to ``pending`` after a cancel too: claimed by a process that has died, or answered "later".
+    """
+    cancelled = select(campaign.c.id).where(campaign.c.state == CampaignState.CANCELLED)
+    waiting = (delivery.c.campaign_id.in_(cancelled), delivery.c.state == DeliveryState.PENDING)
+    some = select(delivery.c.seq).where(*waiting).limit(limit)
+    skipped = {"state": DeliveryState.SKIPPED, "reason": "cancelled", "settled_at": now, "not_before": None}
+    return conn.execute(update(delivery).where(delivery.c.seq.in_(some)).values(**skipped)).rowcount > 0
 
 
 def finish(conn: Connection, campaign_id: int, now: datetime) -> bool:
@@ -217,9 +237,6 @@ def counts(conn: Connection, campaign_id: int) -> dict[DeliveryState, int]:
     """How many deliveries are in each state; states without any are left out."""
     query = select(delivery.c.state, func.count()).where(delivery.c.campaign_id == campaign_id)
     return {DeliveryState(state): n for state, n in conn.execute(query.group_by(delivery.c.state))}
-
-
-# --- the audience --------------------------------------------------------------------------------------------------
 
 
 def _of_list(target: Target) -> Select[Any]:
@@ -240,12 +257,14 @@ def _left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnEl
         delivery.c.address_key == subscriber.c.address_key,
         delivery.c.kind == target.kind,
         delivery.c.attempt == target.attempt,
+        campaign.c.id == delivery.c.campaign_id,
+        campaign.c.state != CampaignState.PREPARING,  # what a killed freeze left counts for nothing
     )
     reasons = [
         (subscriber.c.address_key.is_(None), literal("erased")),
         (subscription.c.state != SubscriptionState.ACTIVE, subscription.c.state),
         (suppressed, literal("suppressed")),
-        (has_it, literal("already has this issue")),
+        (has_it, literal(ALREADY)),
     ]
     if only is not None:
         reasons.append((subscriber.c.address_key.not_in(only), literal("not on the allowlist")))
@@ -254,8 +273,19 @@ def _left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnEl
 
 def audience(conn: Connection, target: Target, only: frozenset[bytes] | None) -> dict[str, int]:
     """How many people of the list would get a copy (key ``""``), and how many not, by reason."""
-    why = _left_out_because(target, only).label("why")
-    rows = conn.execute(_of_list(target).add_columns(why, func.count()).group_by(why))
+    return _by_reason(conn, _of_list(target), _left_out_because(target, only))
+
+
+def left_out(conn: Connection, sent: Campaign) -> dict[str, int]:
+    """How many people of the list have no row in a campaign, by how they stand today."""
+    target = Target(sent.issue, sent.period, sent.list, sent.kind, sent.attempt)
+    row = exists().where(delivery.c.campaign_id == sent.id, delivery.c.subscriber_id == subscriber.c.id)
+    return _by_reason(conn, _of_list(target).where(~row), _left_out_because(target, None))
+
+
+def _by_reason(conn: Connection, people: Select[Any], reason: ColumnElement[str]) -> dict[str, int]:
+    why = reason.label("why")
+    rows = conn.execute(people.add_columns(why, func.count()).group_by(why))
     return {reason: n for reason, n in rows}  # noqa: C416 - Row is no tuple for dict()
 
 
@@ -314,9 +344,6 @@ def remove(conn: Connection, campaign_id: int) -> None:
     )
 
 
-# --- looking at deliveries -----------------------------------------------------------------------------------------
-
-
 def deliveries(conn: Connection, campaign_id: int, state: DeliveryState | None = None) -> Iterator[Delivery]:
     """Every delivery of a campaign in the order of freezing, streamed by keyset pages."""
     columns = (delivery, func.coalesce(subscriber.c.address, "").label("address"), subscriber.c.name)
@@ -343,9 +370,3 @@ def _delivery(row: Row[Any]) -> Delivery:
         reason=row.reason,
         provider_id=row.provider_id,
     )
-
-
-def following(target: Target, latest: Campaign) -> Target:
-    """The target as the attempt after ``latest``; the same attempt if that one never got ready."""
-    unready = latest.state is CampaignState.PREPARING
-    return replace(target, attempt=latest.attempt if unready else latest.attempt + 1)

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 SCHEMA = "0001"  # the newest revision; here as well, because alembic takes 100 ms to say it
 RETRY_SECONDS = 0.0005
+BREATH_SECONDS = 0.002  # four tries of whoever else wants to write
 PATIENCE_SECONDS = 30.0
 WAIT = "newsletter_wait"  # execution option: seconds to wait for the write lock; absent means reading
 
@@ -125,6 +126,12 @@ def write(engine: Engine, fn: Callable[[Connection], T], *, wait: float = PATIEN
         return fn(conn)
 
 
+def in_chunks(engine: Engine, step: Callable[[Connection], object]) -> None:
+    """Write ``step`` again and again until it returns nothing, with a breath between for other writers."""
+    while write(engine, step):
+        time.sleep(BREATH_SECONDS)
+
+
 def read(engine: Engine, fn: Callable[[Connection], T]) -> T:
     """Run ``fn`` on one snapshot of the database. Raises ``DatabaseError`` where ``write`` would."""
     with _translated(engine), engine.connect() as conn, conn.begin():
@@ -176,7 +183,7 @@ def _engine(url: str, *, create: bool) -> Engine:
     file = _file(parsed)
     if file is not None:
         _private(file, create=create)
-    engine = create_engine(parsed, connect_args={"timeout": 0})
+    engine = create_engine(parsed, connect_args={"timeout": 0}, hide_parameters=True)
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine

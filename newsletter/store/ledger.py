@@ -85,21 +85,15 @@ class Ledger:
 
         return write(self._engine, work)
 
-    # -- handing over
-
     def _hand(self, conn: Connection, want: int, now: datetime) -> list[Claimed]:
         handed: list[Claimed] = []
-        while len(handed) < want:
-            if not self._claimed and not self._claim(conn, now):
-                break
+        while len(handed) < want and self._running(conn) and (self._claimed or self._claim(conn, now)):
             size = min(want - len(handed), len(self._claimed))
             window = [self._claimed.popleft() for _ in range(size)]
             handed += self._mark_handed(conn, window, now)
         return handed
 
     def _claim(self, conn: Connection, now: datetime) -> bool:
-        if not self._running(conn):
-            return False
         due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.PENDING)
         page = select(delivery.c.seq).where(*mine, due).order_by(delivery.c.seq).limit(CLAIM)
@@ -125,7 +119,7 @@ class Ledger:
             .returning(delivery.c.seq)
         )
         leaving = set(conn.execute(marked).scalars())
-        self._let_go(conn, [row.seq for row in window if row.seq not in leaving], now)
+        self._skip(conn, [row.seq for row in window if row.seq not in leaving], now)
         handed = [row for row in window if row.seq in leaving]
         self._handed |= {row.id: row for row in handed}
         return handed
@@ -146,38 +140,29 @@ class Ledger:
             conditions.append(delivery.c.address_key.in_(self._only))
         return conditions
 
-    def _let_go(self, conn: Connection, seqs: list[int], now: datetime) -> None:
-        """Rows that may not leave: back to ``pending`` if the campaign rests, else skipped with the reason."""
+    def _skip(self, conn: Connection, seqs: list[int], now: datetime) -> None:
+        """Rows that may not leave though the campaign runs: their people have gone since the freeze."""
         for seq in seqs:
             reason = self._why_not(conn, seq)
-            values: dict[str, Any] = {"state": DeliveryState.PENDING, "owner": None}
-            if reason:
-                values = {"state": DeliveryState.SKIPPED, "reason": reason, "settled_at": now, "owner": None}
+            skipped = {"state": DeliveryState.SKIPPED, "reason": reason, "settled_at": now, "owner": None}
             mine = (
                 delivery.c.seq == seq,
                 delivery.c.state == DeliveryState.CLAIMED,
                 delivery.c.owner == self._owner,
             )
-            conn.execute(update(delivery).where(*mine).values(**values))
+            conn.execute(update(delivery).where(*mine).values(**skipped))
 
     def _why_not(self, conn: Connection, seq: int) -> str:
         row = conn.execute(
-            select(campaign.c.state, subscription.c.state.label("standing"), suppression.c.reason)
+            select(subscription.c.state, suppression.c.reason)
             .select_from(delivery)
-            .join(campaign, campaign.c.id == delivery.c.campaign_id)
             .join(subscription, subscription.c.id == delivery.c.subscription_id)
             .outerjoin(suppression, suppression.c.address_key == delivery.c.address_key)
             .where(delivery.c.seq == seq)
         ).one()
-        if row.state == CampaignState.CANCELLED:
-            return "cancelled"
-        if row.standing != SubscriptionState.ACTIVE:
-            return str(row.standing)
-        if row.reason is not None:
-            return f"suppressed: {row.reason}"
-        return "" if row.state != CampaignState.RUNNING else "not on the allowlist"
-
-    # -- settling
+        if row.state != SubscriptionState.ACTIVE:
+            return str(row.state)
+        return f"suppressed: {row.reason}" if row.reason is not None else "not on the allowlist"
 
     def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
         rows = [self._row_for(outcome, now) for outcome in outcomes]
@@ -232,24 +217,12 @@ class Ledger:
             values = {"state": DeliveryState.ACCEPTED, "provider_id": outcome.provider_id, "settled_at": now}
             conn.execute(update(delivery).where(*late).values(**values, reason="answered late"))
 
-    # -- ending
-
-    def release(self, now: datetime) -> None:
+    def release(self) -> None:
         """Gives back what was claimed and not handed."""
-        waiting = [row.seq for row in self._claimed]
         self._claimed.clear()
-
-        def work(conn: Connection) -> None:
-            if waiting and self._cancelled(conn):
-                self._let_go(conn, waiting, now)
-            mine = (delivery.c.state == DeliveryState.CLAIMED, delivery.c.owner == self._owner)
-            conn.execute(update(delivery).where(*mine).values(state=DeliveryState.PENDING, owner=None))
-
-        write(self._engine, work)
-
-    def _cancelled(self, conn: Connection) -> bool:
-        state = conn.execute(select(campaign.c.state).where(campaign.c.id == self._campaign)).scalar_one()
-        return bool(state == CampaignState.CANCELLED)
+        mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.CLAIMED)
+        back = update(delivery).where(*mine, delivery.c.owner == self._owner)
+        write(self._engine, lambda conn: conn.execute(back.values(state=DeliveryState.PENDING, owner=None)))
 
 
 _SETTLE = (
@@ -316,9 +289,13 @@ def open_rows(conn: Connection, campaign_id: int) -> int:
 
 def orphaned(conn: Connection, now: datetime) -> tuple[int, int]:
     """What dead owners left, put right: (claimed → pending, handed → unknown). Only under the sending lock."""
-    claimed = update(delivery).where(delivery.c.state == DeliveryState.CLAIMED)
+    live = select(campaign.c.id).where(
+        campaign.c.state != CampaignState.FINISHED
+    )  # the others have no open rows
+    theirs = update(delivery).where(delivery.c.campaign_id.in_(live))
+    claimed = theirs.where(delivery.c.state == DeliveryState.CLAIMED)
     freed = conn.execute(claimed.values(state=DeliveryState.PENDING, owner=None)).rowcount
-    handed = update(delivery).where(delivery.c.state == DeliveryState.HANDED)
+    handed = theirs.where(delivery.c.state == DeliveryState.HANDED)
     lost = {"state": DeliveryState.UNKNOWN, "settled_at": now}
     reason = "the sending process ended after this copy was handed over and before an answer was stored"
     return freed, conn.execute(handed.values(**lost, reason=reason)).rowcount

@@ -25,7 +25,7 @@ def hold(path: Path, whoami: str) -> Iterator[None]:
     """
     import fcntl  # noqa: PLC0415 - POSIX only; writing and previewing must work without it
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _open(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,3 +42,11 @@ def hold(path: Path, whoami: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        hint = "Check who owns it and its folder."
+        raise DatabaseError(f"the lock {path} can't be opened: {error.strerror}.", hint=hint) from error

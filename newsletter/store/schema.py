@@ -116,7 +116,7 @@ subscription = Table(
     Column("paused_until", Instant),
     UniqueConstraint("subscriber_id", "list_id"),
     one_of("state", SubscriptionState),
-    Index("ix_subscription_list_id_state", "list_id", "state"),
+    Index("ix_subscription_list_id_id", "list_id", "id"),  # freezing pages through a list in the order of ids
     sqlite_autoincrement=True,
 )
 
@@ -220,5 +220,6 @@ delivery = Table(
     UniqueConstraint("campaign_id", "subscriber_id"),
     UniqueConstraint("issue", "address_key", "kind", "attempt"),
     one_of("state", DeliveryState),
-    Index("ix_delivery_campaign_id_state", "campaign_id", "state", "seq"),
+    Index("ix_delivery_campaign_id_state", "campaign_id", "state", "seq"),  # claiming
+    Index("ix_delivery_campaign_id_seq", "campaign_id", "seq"),  # listing
 )

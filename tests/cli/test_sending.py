@@ -225,6 +225,56 @@ def test_a_paused_campaign_is_refused_until_it_is_resumed(made):
         assert len(server.recipients()) == 4
 
 
+def test_a_live_campaign_and_a_rehearsal_are_never_mixed_up(made):
+    made.configure(LIVE.format(port=9, mode="live"))  # nothing listens on port 9
+    made.newsletter("send", "2026-12", "--confirm", "4", check=False)
+    made.configure(LIVE.format(port=9, mode="allowlist"))
+    made.newsletter("send", "2026-12", "--confirm", "1", check=False)
+    unclear = made.newsletter("cancel", "2026-12", "--yes", check=False)
+    assert unclear.returncode == 2
+    assert "--kind live or --kind rehearsal" in unclear.stderr
+    hint = made.newsletter("send", "2026-12", check=False).stderr
+    assert "newsletter resume 2026-12 --list readers --kind rehearsal" in hint
+    made.newsletter("cancel", "2026-12", "--kind", "rehearsal", "--yes")
+    assert set(states(made).values()) == {"pending"}  # of the live one
+    made.newsletter("resume", "2026-12")  # only one is left that could be meant
+
+
+def test_cancelling_asks_and_without_a_person_does_nothing(made):
+    made.configure(LIVE.format(port=9, mode="live"))
+    made.newsletter("send", "2026-12", "--confirm", "4", check=False)
+    refused = made.newsletter("cancel", "2026-12", check=False)
+    assert refused.returncode == 5
+    assert "--yes" in refused.stderr
+
+
+def test_a_missing_secret_is_told_before_a_campaign_exists(made):
+    made.configure('[sending]\nmode = "live"\ntransport = "sendgrid"\n')
+    refused = made.newsletter("send", "2026-12", "--confirm", "4", check=False)
+    assert refused.returncode == 2
+    assert "SENDGRID_API_KEY" in refused.stderr
+    assert made.newsletter("status").stdout.startswith("Nothing was sent yet")
+
+
+def test_a_list_that_is_not_there_is_named(made):
+    refused = made.newsletter("send", "2026-12", "--list", "reader", "--dry-run", check=False)
+    assert refused.returncode == 2
+    assert "Did you mean readers?" in refused.stderr
+
+
+def test_an_empty_allowlist_reaches_nobody_and_says_where_it_is(made):
+    made.configure('[sending]\nmode = "allowlist"\ntransport = "smtp"\n')
+    refused = made.newsletter("send", "2026-12", "--dry-run", check=False)
+    assert refused.returncode == 5
+    assert "`allowlist` under [sending]" in refused.stderr
+
+
+def test_someone_who_leaves_after_getting_a_copy_is_not_counted_as_left_out(made):
+    made.newsletter("send", "2026-12", "--confirm", "4")
+    made.newsletter("subscribers", "unsubscribe", "zoe@example.org")
+    assert "as they stand today: 1 unsubscribed." in made.newsletter("deliveries", "2026-12").stdout
+
+
 def test_a_cancelled_campaign_stays_cancelled(made):
     made.configure(LIVE.format(port=9, mode="live"))
     made.newsletter("send", "2026-12", "--confirm", "4", check=False)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from newsletter.errors import Refused
+from newsletter.errors import DatabaseError, Refused
 from newsletter.store import lock
 
 HOLDER = """
@@ -30,6 +30,12 @@ def test_a_second_sender_is_refused_and_told_who_has_the_lock(tmp_path):
         with pytest.raises(Refused, match="process 1 on testhost"), lock.hold(tmp_path / "lock", "me"):
             pass
         holder.stdin.close()
+
+
+def test_a_lock_that_can_not_be_opened_is_no_bug(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(DatabaseError, match="can't be opened"), lock.hold(tmp_path / "lock", "me"):
+        pass
 
 
 def test_a_killed_holder_leaves_the_lock_free(tmp_path):

@@ -94,7 +94,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("subscriber_id", "list_id", name="uq_subscription_subscriber_id_list_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_subscription_list_id_state", "subscription", ["list_id", "state"], unique=False)
+    op.create_index("ix_subscription_list_id_id", "subscription", ["list_id", "id"], unique=False)
     op.create_table(
         "consent",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -146,6 +146,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_delivery_campaign_id_state", "delivery", ["campaign_id", "state", "seq"], unique=False
     )
+    op.create_index("ix_delivery_campaign_id_seq", "delivery", ["campaign_id", "seq"], unique=False)
     op.create_index("ix_delivery_subscriber_id", "delivery", ["subscriber_id"], unique=False)
     op.create_table(
         "email",
