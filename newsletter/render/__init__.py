@@ -31,22 +31,36 @@ from newsletter.render.templates import Templates, templates_dir
 from newsletter.render.theme import Palette, Theme
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from newsletter.model import Issue, Picture, Publication
     from newsletter.texts import Texts
 
-__all__ = ["CODES", "Palette", "Theme", "reading_minutes", "render", "templates_dir"]
+__all__ = ["CODES", "Palette", "Theme", "reading_minutes", "render", "template_context", "templates_dir"]
 
 WORDS_PER_MINUTE = 210  # unhurried reading of unfamiliar matter
 PREHEADER_COLUMNS = 200  # as many as a wide inbox shows; the rest is padded, or body text would follow
 WORD = re.compile(r"\w+(?:['’.-]\w+)*")
 
-FILTERS = {
-    "markdown": lambda text, level=3: Markup(markdown.to_html(text, heading_level=level)),  # noqa: S704
-    "markdown_text": lambda text: markdown.to_text(text, width=layout.WIDTH),
+
+def _markdown(text: str, level: int = 3) -> Markup:
+    return Markup(markdown.to_html(text, heading_level=level))  # noqa: S704 – raw HTML is off in it
+
+
+def _markdown_text(text: str) -> str:
+    return markdown.to_text(text, width=layout.WIDTH)
+
+
+def _image(picture: Picture) -> str:
+    return reference(picture.name)
+
+
+FILTERS: dict[str, Callable[..., object]] = {
+    "markdown": _markdown,
+    "markdown_text": _markdown_text,
     "css": Markup,  # for values of Theme, which checked them
-    "image": lambda picture: reference(picture.name),
+    "image": _image,
     "wrap": layout.wrap,
     "underlined": layout.underlined,
 }
@@ -65,16 +79,8 @@ def render(
     Raises ``TemplateError`` with findings (``CODES``): file, line, column, what is wrong and what to do.
     """
     templates = Templates(overrides, FILTERS)
-    pictures = _pictures(issue, theme)
-    context = {
-        "issue": issue,
-        "publication": publication,
-        "theme": theme,
-        "texts": texts,
-        "minutes": reading_minutes(issue),
-        "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
-        "rule": layout.rule,
-    }
+    context = template_context(issue, publication=publication, theme=theme, texts=texts)
+    pictures = [picture for picture in (theme.logo, issue.lead.picture) if picture]
     source = templates.render("issue.mjml.j2", context)
     compiled = compile_mjml(source)
     html = inline(compiled.html, compiled.css)
@@ -92,11 +98,22 @@ def render(
     )
 
 
+def template_context(
+    issue: Issue, *, publication: Publication, theme: Theme, texts: Texts
+) -> dict[str, object]:
+    """Every name a template can use."""
+    return {
+        "issue": issue,
+        "publication": publication,
+        "theme": theme,
+        "texts": texts,
+        "minutes": reading_minutes(issue),
+        "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
+        "rule": layout.rule,
+    }
+
+
 def reading_minutes(issue: Issue) -> int:
     """Whole minutes for the lead, at least one."""
     parts = [issue.lead.title, *(f"{section.heading} {section.body}" for section in issue.lead.sections)]
     return max(1, round(sum(len(WORD.findall(part)) for part in parts) / WORDS_PER_MINUTE))
-
-
-def _pictures(issue: Issue, theme: Theme) -> list[Picture]:
-    return [picture for picture in (theme.logo, issue.lead.picture) if picture]

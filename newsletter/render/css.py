@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 
 def tidy(css: str) -> str:
     """Without comments and idle white space, in ASCII: mrml panics on ``.é > b``."""
-    bare = re.sub(r"\s+", " ", COMMENT.sub("", css)).strip()
+    bare = re.sub(r"[ \t\r\n]+", " ", COMMENT.sub("", css)).strip()
     return re.sub(r"[^\x00-\x7f]", lambda match: f"\\{ord(match[0]):x} ", bare)
 
 
@@ -48,7 +48,9 @@ def lint(css: str, place: Place, *, inline: bool) -> Iterator[Finding]:
     if left := RULE.sub("", bare).strip():
         yield finding("T303", place, f'this CSS can\'t be read: "{left[:40]}"', "Look for a missing brace.")
     if re.search(r"url\(|<", bare, re.IGNORECASE):
-        yield finding("T303", place, "url() and < have no place in a mail's CSS", "Use mj-image for pictures.")
+        yield finding(
+            "T303", place, "url() and < have no place in a mail's CSS", "Use mj-image for pictures."
+        )
     for rule in rules:
         yield from _lint_inlined(rule, place) if inline else _lint_kept(rule, place)
 
@@ -60,14 +62,18 @@ def _lint_inlined(rule: Rule, place: Place) -> Iterator[Finding]:
         yield finding("T301", place, f'"{rule.prelude}" uses !important or var()', HINT_INLINE)
     names = [each.partition(":")[0].strip() for each in rule.declarations]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield finding("T301", place, f'"{rule.prelude}" sets {name} twice', "The inliner keeps the last one only.")
+        yield finding(
+            "T301", place, f'"{rule.prelude}" sets {name} twice', "The inliner keeps the last one only."
+        )
 
 
 def _lint_kept(rule: Rule, place: Place) -> Iterator[Finding]:
     if "@" not in rule.prelude:
         return
     if not rule.prelude.startswith("@media") or rule.prelude.count("@") > 1 or "@" in rule.body:
-        yield finding("T303", place, f'"{rule.prelude}" is not kept by Gmail', "Only @media, never nested, is kept.")
+        yield finding(
+            "T303", place, f'"{rule.prelude}" is not kept by Gmail', "Only @media, never nested, is kept."
+        )
         return
     for inner in (Rule(*match) for match in RULE.findall(rule.body)):
         if any(not each.endswith("!important") for each in inner.declarations):

@@ -25,7 +25,12 @@ LOADED = re.compile(r"<(?:link|script|iframe|object|embed)\b|@import|@font-face"
 
 def check(source: str, compiled: str, html: str, pictures: Collection[str]) -> None:
     """Raise ``TemplateError`` when ``html`` lost something of the MJML or the compiled HTML it came from."""
-    findings = [*_merge_tags(source, html), *_comments(compiled, html), *_styles(html), *_loaded(html, pictures)]
+    findings = [
+        *_merge_tags(source, html),
+        *_comments(compiled, html),
+        *_styles(html),
+        *_loaded(html, pictures),
+    ]
     if findings:
         fail(findings)
 
@@ -52,7 +57,9 @@ def _merge_tags(source: str, html: str) -> Iterator[Finding]:
     before, after = _count(source) + _count(title), _count(html)
     for name in sorted(before.keys() | after.keys()):
         if before[name] != after[name]:
-            message = f"@@{name}@@ stands {before[name]} times in the template and {after[name]} times in the mail"
+            message = (
+                f"@@{name}@@ stands {before[name]} times in the template and {after[name]} times in the mail"
+            )
             yield finding("T403", WHOLE, message)
 
 
@@ -66,13 +73,17 @@ def _styles(html: str) -> Iterator[Finding]:
     hint = "Gmail would drop it; split it, or inline what can be inlined."
     for size in sizes:
         if size > STYLE_BLOCK_BYTES:
-            yield finding("T405", WHOLE, f"a style block has {size:,} bytes, more than {STYLE_BLOCK_BYTES:,}", hint)
+            yield finding(
+                "T405", WHOLE, f"a style block has {size:,} bytes, more than {STYLE_BLOCK_BYTES:,}", hint
+            )
     if sum(sizes) > STYLE_TOTAL_BYTES:
         yield finding("T405", WHOLE, f"all styles together have {sum(sizes):,} bytes", hint)
 
 
 def _loaded(html: str, pictures: Collection[str]) -> Iterator[Finding]:
     if loaded := LOADED.search(html):
-        yield finding("T406", WHOLE, f"the mail would load something: {loaded[0]}", "Mails are read offline too.")
+        yield finding(
+            "T406", WHOLE, f"the mail would load something: {loaded[0]}", "Mails are read offline too."
+        )
     for name in sorted(set(picture_names(html)) - set(pictures)):
         yield finding("T407", WHOLE, f'there is no picture "{name}" in this issue')

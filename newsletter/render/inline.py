@@ -12,7 +12,9 @@ import logging
 import re
 
 COMMENT = re.compile(r"(<!--.*?-->)", re.DOTALL)
-LIVE_STYLE = re.compile(r"<style\b(?![^>]*\smedia=)")  # one with media= is skipped anyway and would keep the mark
+LIVE_STYLE = re.compile(
+    r"<style\b(?![^>]*\smedia=)"
+)  # one with media= is skipped anyway and would keep the mark
 DOCTYPE = re.compile(r"\A<!doctype html>", re.IGNORECASE)
 
 

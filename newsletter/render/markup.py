@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTRIBUTE = re.compile(r"""\s+([^\s=<>"'/]+)\s*=\s*("[^"<]*"|'[^'<]*')""")
-# Possessive (*+): a tag that does not end must fail at once, not after every way to cut its attributes was tried.
 TOKEN = re.compile(
     r"""(?P<comment><!--.*?-->)
     |<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*)
-      (?P<attributes>(?:\s+[^\s=<>"'/]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*+)\s*(?P<void>/?)>
+      (?P<attributes>(?:\s+[^\s=<>"'/]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(?P<void>/?)>
     |(?P<text>[^<]+)
     |(?P<bad><)""",
     re.DOTALL | re.VERBOSE,

@@ -76,7 +76,7 @@ def _normal_tag(token: Token) -> str:
 def _value(tag: str, name: str, value: str) -> str:
     if tag.startswith("mj-") and "padding" in name:
         value = BARE_NUMBER.sub(r"\1px", value)
-    return _ascii(re.sub(r"\s", " ", value))
+    return _ascii(re.sub(r"[\t\r\n]", " ", value))
 
 
 def _ascii(text: str) -> str:
@@ -96,7 +96,16 @@ def _compile(source: str) -> str:
         # A Rust panic arrives as a BaseException of a class nobody can import; the module works on after it.
         if type(error).__name__ != "PanicException":
             raise
-        fail([finding("T401", WHOLE, f"the MJML compiler gave up: {error}", "Please report it with the template.")])
+        fail(
+            [
+                finding(
+                    "T401",
+                    WHOLE,
+                    f"the MJML compiler gave up: {error}",
+                    "Please report it with the template.",
+                )
+            ]
+        )
     return html
 
 

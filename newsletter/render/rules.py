@@ -13,7 +13,9 @@ def _sides(name: str) -> frozenset[str]:
 PADDING = _sides("padding")
 BORDER = _sides("border") | {"border-radius"}
 COMMON = frozenset({"css-class", "mj-class"})
-FONT = frozenset({"color", "font-family", "font-size", "font-style", "font-weight", "letter-spacing", "line-height"})
+FONT = frozenset(
+    {"color", "font-family", "font-size", "font-style", "font-weight", "letter-spacing", "line-height"}
+)
 TEXT = FONT | {"align", "height", "text-decoration", "text-transform", "vertical-align"}
 LINK = frozenset({"href", "name", "rel", "target"})
 SECTION = (
@@ -26,7 +28,14 @@ COLUMN = (
     PADDING
     | BORDER
     | _sides("inner-border")
-    | {"background-color", "direction", "inner-background-color", "inner-border-radius", "vertical-align", "width"}
+    | {
+        "background-color",
+        "direction",
+        "inner-background-color",
+        "inner-border-radius",
+        "vertical-align",
+        "width",
+    }
 )
 
 BODY_COMPONENTS: dict[str, frozenset[str]] = {
@@ -40,7 +49,16 @@ BODY_COMPONENTS: dict[str, frozenset[str]] = {
     | PADDING
     | BORDER
     | LINK
-    | {"align", "alt", "container-background-color", "fluid-on-mobile", "font-size", "height", "max-height", "src"}
+    | {
+        "align",
+        "alt",
+        "container-background-color",
+        "fluid-on-mobile",
+        "font-size",
+        "height",
+        "max-height",
+        "src",
+    }
     | {"srcset", "title", "usemap", "width"},
     "mj-button": COMMON
     | TEXT
@@ -55,7 +73,15 @@ BODY_COMPONENTS: dict[str, frozenset[str]] = {
     "mj-table": COMMON
     | PADDING
     | FONT
-    | {"align", "border", "cellpadding", "cellspacing", "container-background-color", "table-layout", "width"},
+    | {
+        "align",
+        "border",
+        "cellpadding",
+        "cellspacing",
+        "container-background-color",
+        "table-layout",
+        "width",
+    },
 }
 ANY_BODY_ATTRIBUTE = frozenset().union(*BODY_COMPONENTS.values())
 

@@ -20,6 +20,7 @@ from jinja2 import (
     TemplateError as JinjaError,
 )
 
+from newsletter.errors import TemplateError
 from newsletter.render.findings import Place, fail, finding
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ class Loader(FileSystemLoader):
         own = self.overrides is not None and Path(filename).is_relative_to(self.overrides)
         return f"templates/{name}" if own else f"newsletter/templates/{name}"
 
-    def get_source(
-        self, environment: Environment, template: str
-    ) -> tuple[str, str, Callable[[], bool]]:
-        source, filename, uptodate = super().get_source(environment, template)
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        try:
+            source, filename, uptodate = super().get_source(environment, template)
+        except UnicodeDecodeError as error:
+            files = (Path(folder, template) for folder in self.searchpath)
+            place = Place(self.label(template, str(next(file for file in files if file.is_file()))))
+            fail([finding("T105", place, f"byte {error.start} is not UTF-8", "Save the file as UTF-8.")])
         label = self.labels[filename] = self.label(template, filename)
         return (mark(source, label) if ".mjml" in template else source), filename, uptodate
 
@@ -88,7 +92,7 @@ class Templates:
         # Everything is escaped but the text part: `select_autoescape` would leave `*.mjml.j2` alone.
         self.environment = Environment(
             loader=self.loader,
-            autoescape=lambda name: not (name or "").endswith(".txt.j2"),
+            autoescape=lambda name: not (name or "").endswith(".txt.j2"),  # noqa: S701
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -100,7 +104,9 @@ class Templates:
         """The text of one template. Raises ``TemplateError`` with the file and line of whatever goes wrong."""
         try:
             return self.environment.get_template(name).render(context)
-        except Exception as error:  # a template may call anything it is given
+        except TemplateError:
+            raise
+        except Exception as error:
             self._report(error, name)
 
     def _report(self, error: Exception, name: str) -> NoReturn:
@@ -120,13 +126,15 @@ class Templates:
 def _explain(error: Exception) -> tuple[str, str, str]:
     match error:
         case TemplateNotFound():
-            return "T103", f'there is no template "{error.name}"', "`newsletter templates list` shows what there is."
+            return (
+                "T103",
+                f'there is no template "{error.name}"',
+                "`newsletter templates list` shows what there is.",
+            )
         case UndefinedError():
             return "T102", f"{error.message}", "See docs/templates.md for the names a template can use."
         case TemplateSyntaxError():
             return "T101", f"{error.message}", ""
-        case UnicodeDecodeError():
-            return "T105", f"byte {error.start} is not UTF-8", "Save the file as UTF-8."
         case JinjaError():
             return "T101", f"{error.message}", ""
         case _:

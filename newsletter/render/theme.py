@@ -51,12 +51,15 @@ DARK = Palette(
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """How the mail looks. Fonts are those a device already has: a web font would tell its host who reads."""
+    """How the mail looks. Fonts are those a device already has: a web font would tell its host who reads.
+
+    Ours need no quotation marks, which in a style attribute are one more thing for an inbox to get wrong.
+    """
 
     light: Palette = field(default=LIGHT)
     dark: Palette = field(default=DARK)
-    heading_font: str = "Georgia, 'Times New Roman', Times, serif"
-    body_font: str = "-apple-system, BlinkMacSystemFont, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+    heading_font: str = "Georgia, Times New Roman, Times, serif"
+    body_font: str = "-apple-system, BlinkMacSystemFont, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
     logo: Picture | None = None
 
     def __post_init__(self) -> None:

@@ -63,7 +63,9 @@ class Validator:
             case Kind.TEXT:
                 yield from self._text(token)
             case Kind.CSS:
-                yield from lint(token.raw, token.place, inline=dict(self.open[-1].attributes).get("inline") == "inline")
+                yield from lint(
+                    token.raw, token.place, inline=dict(self.open[-1].attributes).get("inline") == "inline"
+                )
             case Kind.COMMENT:
                 yield from _comment(token)
             case Kind.BAD:
@@ -89,15 +91,14 @@ class Validator:
         elif name not in rules.ATTRIBUTES:
             yield finding("T201", token.place, f"there is no <{name}>", _near(name, rules.ATTRIBUTES))
         elif name not in rules.CHILDREN.get(parent, ()) and not _refused(parent):
-            where = f"<{parent}>" if parent else "the document by itself"
-            yield finding("T203", token.place, f"<{name}> can't stand in {where}", _parents(name))
+            yield finding("T203", token.place, f"<{name}> can't stand in {self._where}", _parents(name))
         else:
             yield from _attributes(token)
 
     def _html(self, token: Token) -> Iterator[Finding]:
-        if self._parent == ROOT or (self._parent in rules.ATTRIBUTES and self._parent not in rules.TAKES_HTML):
-            where = f"<{self._parent}>" if self._parent else "the document by itself"
-            yield finding("T203", token.place, f"<{token.name}> can't stand in {where}", "Put it into <mj-text>.")
+        if self._silent(rules.TAKES_HTML):
+            message = f"<{token.name}> can't stand in {self._where}"
+            yield finding("T203", token.place, message, "Put it into <mj-text>.")
 
     def _closed(self, token: Token) -> Iterator[Finding]:
         names = [each.name for each in self.open]
@@ -109,13 +110,27 @@ class Validator:
             message = f"</{token.name}> comes before <{last.name}>{line} is closed"
             yield finding("T205", token.place, message, f"Add </{last.name}> before it.")
         if last.name == "mj-table" and not self.header_cells:
-            yield finding("T215", last.place, "this <mj-table> has no header cells", "Use columns, or add <th scope>.")
+            yield finding(
+                "T215", last.place, "this <mj-table> has no header cells", "Use columns, or add <th scope>."
+            )
 
     def _text(self, token: Token) -> Iterator[Finding]:
-        silent = self._parent == ROOT or (self._parent in rules.ATTRIBUTES and self._parent not in rules.TAKES_TEXT)
-        if silent and (text := token.raw.strip(" \t\r\n\ufeff")):
-            where = f"in <{self._parent}>" if self._parent else "outside <mjml>"
-            yield finding("T208", token.place, f'the text "{text[:40]}" {where} would not be shown', "Use <mj-text>.")
+        text = token.raw.strip(" \t\r\n\ufeff")
+        if text and self._silent(rules.TAKES_TEXT):
+            message = f'the text "{text[:40]}" in {self._where} would not be shown'
+            yield finding("T208", token.place, message, "Use <mj-text>.")
+
+    def _silent(self, speaking: Collection[str]) -> bool:
+        return self._parent == ROOT or (self._parent in rules.ATTRIBUTES and self._parent not in speaking)
+
+    @property
+    def _where(self) -> str:
+        """What is open here, and since where: a tag in the wrong place often means that one was not closed."""
+        if not self.open:
+            return "the document by itself"
+        place = self.open[-1].place
+        since = f" (opened at {place.file}:{place.line})" if place.line else ""
+        return f"<{self.open[-1].name}>{since}"
 
 
 def _refused(name: str) -> str | None:
@@ -128,7 +143,9 @@ def _near(name: str, known: Collection[str]) -> str:
 
 
 def _parents(name: str) -> str:
-    places = [f"<{parent}>" if parent else "no other tag" for parent, kids in rules.CHILDREN.items() if name in kids]
+    places = [
+        f"<{parent}>" if parent else "no other tag" for parent, kids in rules.CHILDREN.items() if name in kids
+    ]
     return f"It belongs into {' or '.join(places)}."
 
 
@@ -142,7 +159,9 @@ def _attributes(token: Token) -> Iterator[Finding]:
             yield finding("T207", token.place, f"<{token.name}> has {name} twice")
         elif (name in PADDED or name.startswith("padding-")) and not PADDING.fullmatch(value):
             message = f'{name}="{value}" is not in px'
-            yield finding("T209", token.place, message, "Outlook would get columns of the wrong width; use px.")
+            yield finding(
+                "T209", token.place, message, "Outlook would get columns of the wrong width; use px."
+            )
 
 
 def _comment(token: Token) -> Iterator[Finding]:
