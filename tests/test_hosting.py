@@ -7,10 +7,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from newsletter.message import picture_url
 
 from newsletter import hosting
 from newsletter.errors import Refused
+from newsletter.message import picture_url
 from newsletter.model import Picture
 from tests.support.ledgers import EMAIL, MESSAGE
 
