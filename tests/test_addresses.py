@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from newsletter.addresses import ascii_domain, canonical, key, mask, parse
+from newsletter.addresses import PLAIN, ascii_domain, canonical, key, mask, parse
 
 SECRET = b"s" * 32
 
@@ -143,6 +144,31 @@ def test_any_text_is_an_address_or_a_value_error(text):
             function(text)
         except ValueError as error:
             assert str(error)  # noqa: PT017  no error is as good: the property is that nothing else is raised
+
+
+PLAINISH = st.from_regex(r"[a-zA-Z0-9._+-]{1,12}@([a-z0-9-]{1,8}\.){1,3}[a-z]{1,9}", fullmatch=True)
+
+
+@given(st.one_of(PLAINISH, st.from_regex(PLAIN, fullmatch=True), st.emails()))
+@example("a@example.test")
+@example("a@b.onion")
+@example("a@xn--a.de")
+@example("A.b+c@example.org")
+def test_the_quick_way_says_what_email_validator_says(text):
+    try:
+        found = validate_email(text, check_deliverability=False, allow_smtputf8=True, strict=True)
+    except ValueError:
+        with pytest.raises(ValueError):
+            parse(text)
+        return
+    assert parse(text) == f"{found.local_part}@{found.ascii_domain}"
+
+
+def test_the_quick_way_knows_every_name_that_is_no_domain():
+    assert not [
+        name for name in SPECIAL_USE_DOMAIN_NAMES if "." not in name and PLAIN.fullmatch(f"a@b.{name}")
+    ]
+    assert not [name for name in SPECIAL_USE_DOMAIN_NAMES if "." in name and PLAIN.fullmatch(f"a@{name}")]
 
 
 def test_a_key_needs_the_secret():
