@@ -234,5 +234,6 @@ def _content(node: SyntaxTreeNode) -> str:
 
 
 def _link(words: str, target: str) -> str:
-    target = target.removeprefix("mailto:")
+    if target.startswith("mailto:"):
+        target = target.removeprefix("mailto:").partition("?")[0]
     return target if words in {target, ""} else f"{words} ({target})"

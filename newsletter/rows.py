@@ -214,6 +214,8 @@ def _meaning(target: str) -> str:
 
 def _position(sheet: Sheet, column: str) -> int:
     """Where a column that was named on the command line stands."""
+    if sheet.header.count(column) == 1:
+        return sheet.header.index(column)
     found = [place for place, name in enumerate(sheet.header) if _plain(name) == _plain(column)]
     if len(found) == 1:
         return found[0]

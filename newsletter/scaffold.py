@@ -6,6 +6,7 @@ by the next command as a broken one.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from datetime import UTC, date, datetime
 from importlib import resources
@@ -61,7 +62,11 @@ def new_issue(project: Path, slug: str, *, today: date | None = None) -> list[Pa
             hint="Use small letters, digits and single dashes, best year and month: newsletter new 2027-01",
         )
     folder = f"issues/{slug}"
-    if (project / folder).exists():
+    if not (project / folder).resolve().is_relative_to(project.resolve()):
+        raise Refused(
+            f"{folder} leads out of the project.", hint="Make issues/ a folder of its own, not a link."
+        )
+    if os.path.lexists(project / folder):
         raise Refused(
             f"{folder} exists already, and nothing was changed.", hint="Edit it, or choose another name."
         )

@@ -6,6 +6,7 @@ inside the functions: `build` and `check` must not load the database, and `--hel
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,6 +69,7 @@ def theme(settings: Settings) -> Theme:
 
 def _logo(settings: Settings) -> Picture:
     from newsletter import pictures
+    from newsletter.content.picture import LARGEST_PICTURE
 
     name = settings.theme.logo
     path = (settings.project / name).resolve()
@@ -76,6 +78,8 @@ def _logo(settings: Settings) -> Picture:
             f"newsletter.toml [theme.logo] leads out of the project: {name}", hint="Copy the file into it."
         )
     try:
+        if path.stat().st_size > LARGEST_PICTURE:
+            raise ConfigError(f"newsletter.toml [theme.logo] {name} has more than {LARGEST_PICTURE:,} bytes.")
         data = path.read_bytes()
         media_type, width, height = pictures.measure(data)
     except (OSError, ValueError) as error:
@@ -113,7 +117,7 @@ def compile_issue(settings: Settings, slug: str) -> tuple[Issue, Email]:
         publication=publication(settings),
         theme=theme(settings),
         texts=texts(settings),
-        overrides=overrides if overrides.is_dir() else None,
+        overrides=overrides if os.path.lexists(overrides) else None,
     )
     return issue, email
 
@@ -269,6 +273,4 @@ def _sendgrid(settings: Settings, _slug: str) -> Transport:
 
 def whoami() -> str:
     """How this process names itself to the next one that wants to send."""
-    import os
-
     return f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"

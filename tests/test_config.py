@@ -176,6 +176,7 @@ def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
     ("section", "line", "place", "words"),
     [
         ("newsletter", 'name = ""', "newsletter.name", "is empty"),
+        ("newsletter", 'name = "A @@name|x@@"', "newsletter.name", "merge tag"),
         ("newsletter", r'name = "a\nb"', "newsletter.name", "one line"),
         ("newsletter", r'name = "a\u0085b"', "newsletter.name", "control"),
         ("newsletter", r'postal_address = "a\u001bb"', "newsletter.postal_address", "control"),

@@ -180,7 +180,7 @@ def test_a_status_that_is_kept_as_a_field_still_counts(file: Path) -> None:
         (("email", "x"), {"y": "name"}, (), "no column 'y'"),
         (("email", "x"), {"x": "nom"}, (), "--map knows no 'nom'"),
         (("email", "town"), {}, ("Twon",), "no column 'Twon'"),
-        (("email", "town", "Town"), {}, ("town",), "2 columns called 'town'"),
+        (("email", "town", "Town"), {}, ("TOWN",), "2 columns called 'TOWN'"),
         (("email", "name"), {}, ("name",), "has a meaning already"),
         (("email", "2nd"), {}, ("2nd",), "gives no name for a merge tag"),
         (("a@example.org", "Ann"), {}, (), "has no header"),

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from newsletter.message import MessageSettings
     from newsletter.model import Email, Issue, Publication
 
+TEMPLATE = {
+    "html": "colophon.mjml.j2",
+    "text": "issue.txt.j2",
+}  # where each part says who sends it and how to leave
+
 
 class Place(NamedTuple):
     """Where a person can mend something."""

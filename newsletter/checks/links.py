@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from newsletter import merge
 from newsletter.checks import sample
+from newsletter.checks.inspection import TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,5 +117,5 @@ def _unsubscribe(seen: Inspection) -> Iterator[Finding]:
             yield seen.compiled(part).error(
                 "L105",
                 f"The {part} part has no link to unsubscribe.",
-                "Put @@unsubscribe_url@@ into the colophon template.",
+                f"Put @@unsubscribe_url@@ into {TEMPLATE[part]}.",
             )

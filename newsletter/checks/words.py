@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from newsletter.checks.inspection import TEMPLATE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,7 +57,7 @@ def _postal_address(seen: Inspection) -> Iterator[Finding]:
             yield seen.compiled(part).error(
                 "W103",
                 f"The {part} part does not hold the postal address.",
-                "Put publication.postal_address into the colophon template.",
+                f"Put publication.postal_address into {TEMPLATE[part]}.",
             )
 
 

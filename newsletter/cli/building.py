@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -65,6 +66,9 @@ def _move(staging: Path, folder: Path, names: Mapping[str, bytes]) -> None:
     if not folder.exists():
         staging.rename(folder)
         return
+    for name in names:  # before the first is moved: all of them or none
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{name} there is a folder")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).replace(folder / name)

@@ -142,7 +142,7 @@ def _tell_check(built: Built) -> None:
 @click.argument("slug", required=False)
 @click.option(
     "--out", required=True, metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
-    help="The folder to write into; only files of an earlier build are overwritten.",
+    help="The folder to write into; files of the same names there are overwritten.",
 )  # fmt: skip
 @JSON
 @click.pass_obj

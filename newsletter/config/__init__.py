@@ -77,7 +77,7 @@ def _read_toml(file: Path) -> tuple[str, dict[str, Any]]:
     text = read_text(file)
     try:
         return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         what, _, place = str(error).partition(" (at ")
         line = re.match(r"line (\d+)", place)
         problem = Problem(

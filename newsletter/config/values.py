@@ -31,6 +31,8 @@ LONGEST_BASE_URL = 76 - len("<") - len("/u/") - 35 - len(">")
 
 def one_line(text: str) -> str:
     """Text that may stand in a mail's header: one line, no control characters, no blanks around it."""
+    if "@@" in text:
+        raise ValueError("must not hold @@, which begins a merge tag")
     try:
         return clean("it", text).strip()
     except ValueError:
@@ -192,7 +194,11 @@ def login_only_over_tls(username: str, info: ValidationInfo) -> str:
 def existing_file(text: str, info: ValidationInfo) -> str:
     """A file that is there, named from the project's folder."""
     project: Path = (info.context or {})["project"]
-    if text and not (project / text).is_file():
+    try:
+        there = not text or (project / text).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        there = False
+    if not there:
         raise ValueError(f"names a file that is not there: {project / text}")
     return text
 

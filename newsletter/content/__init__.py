@@ -120,7 +120,7 @@ def _toml(folder: Folder) -> tuple[dict[str, Any] | None, dict[str, int]]:
         return None, {}
     try:
         return tomllib.loads(text), toml_lines.key_lines(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         line, fault = toml_fault(str(error), text)
         folder.add(fault, folder.file("issue.toml"), line=line)
         return None, {}

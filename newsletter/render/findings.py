@@ -19,7 +19,7 @@ CODES = {
     "T102": "A template uses a name that does not exist.",
     "T103": "A template includes or extends a file that does not exist.",
     "T104": "An expression in a template failed.",
-    "T105": "A template file can't be read as UTF-8 text.",
+    "T105": "A template of yours can't be read: not UTF-8, not a plain file, or a link out of the project.",
     # the structure of the MJML it gives
     "T201": "An unknown MJML tag.",
     "T202": "An MJML tag that is known, but left out on purpose because inboxes or the compiler spoil it.",
@@ -59,7 +59,7 @@ class Place(NamedTuple):
     column: int = 0
 
 
-WHOLE = Place("templates/issue.mjml.j2")  # for what has no place of its own
+WHOLE = Place("the whole document")  # for what has no place of its own
 
 
 def finding(code: str, place: Place, message: str, hint: str = "") -> Finding:
@@ -71,7 +71,6 @@ def finding(code: str, place: Place, message: str, hint: str = "") -> Finding:
 
 
 def fail(findings: Sequence[Finding]) -> NoReturn:
-    """Raise a ``TemplateError`` that names the first finding and carries all."""
-    first = findings[0]
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    raise TemplateError(f"{first.place}: {first.message}{more}", findings, hint=first.hint)
+    """Raise a ``TemplateError`` that carries all findings; each says its place and what to do."""
+    errors = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
+    raise TemplateError(f"The templates can't be used as they are: {errors}.", findings)

@@ -15,11 +15,11 @@ from newsletter.render.findings import WHOLE, Place
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ATTRIBUTE = re.compile(r"""\s+([^\s=<>"'/]+)\s*=\s*("[^"<]*"|'[^'<]*')""")
+ATTRIBUTE = re.compile(r"""\s+([A-Za-z_:][\w:.-]*)\s*=\s*("[^"<]*"|'[^'<]*')""")
 TOKEN = re.compile(
     r"""(?P<comment><!--.*?-->)
     |<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*)
-      (?P<attributes>(?:\s+[^\s=<>"'/]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(?P<void>/?)>
+      (?P<attributes>(?:\s+[A-Za-z_:][\w:.-]*\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(?P<void>/?)>
     |(?P<text>[^<]+)
     |(?P<bad><)""",
     re.DOTALL | re.VERBOSE,

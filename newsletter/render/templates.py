@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from html import escape
@@ -74,6 +75,8 @@ class Loader(FileSystemLoader):
         return f"templates/{name}" if own else f"newsletter/templates/{name}"
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        if self.overrides is not None:
+            _refuse_odd(self.overrides / template, self.overrides.parent)
         try:
             source, filename, uptodate = super().get_source(environment, template)
         except UnicodeDecodeError as error:
@@ -84,10 +87,27 @@ class Loader(FileSystemLoader):
         return (mark(source, label) if ".mjml" in template else source), filename, uptodate
 
 
+def _refuse_odd(path: Path, home: Path) -> None:
+    """An override must be a plain file of the project: else ours would be used in silence, or somebody else's file."""
+    if not os.path.lexists(path):
+        return
+    place = Place(f"templates/{path.name}")
+    real = path.resolve()
+    if not real.is_relative_to(home.resolve()):
+        fail(
+            [finding("T105", place, "leads out of the project", "Copy the file here instead of linking it.")]
+        )
+    if not real.is_file():
+        fail([finding("T105", place, "is not a file", "Put a template there, or take it away to use ours.")])
+
+
 class Templates:
     """The templates of one project."""
 
     def __init__(self, overrides: Path | None, filters: Mapping[str, Callable[..., object]]) -> None:
+        if overrides is not None and not overrides.is_dir():
+            todo = "Make it a folder, or take it away."
+            fail([finding("T105", Place("templates/"), "is not a folder", todo)])
         self.loader = Loader(overrides)
         # Everything is escaped but the text part: `select_autoescape` would leave `*.mjml.j2` alone.
         self.environment = Environment(
@@ -125,6 +145,12 @@ class Templates:
 
 def _explain(error: Exception) -> tuple[str, str, str]:
     match error:
+        case RecursionError():
+            return (
+                "T104",
+                "a template includes itself, directly or through another",
+                "Take one of the includes out.",
+            )
         case TemplateNotFound():
             return (
                 "T103",

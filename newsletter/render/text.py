@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from newsletter import markdown
+from newsletter import markdown, merge
 
 WIDTH = 72  # RFC 3676 asks for at most 78; room for the quoting of replies
 NON_LATIN = "\u200c"  # zero-width non-joiner
@@ -16,9 +16,10 @@ def wrap(text: str) -> str:
 
 
 def underlined(text: str, mark: str = "-") -> str:
-    """A heading with a rule of its own length under it."""
+    """A heading with a rule of its own length under it: a merge tag counts as its fallback."""
     lines = markdown.wrap(text, WIDTH)
-    return "\n".join([*lines, mark * min(WIDTH, max(map(len, lines), default=0))])
+    lengths = [len(merge.fill(merge.split(line), {})) for line in lines]
+    return "\n".join([*lines, mark * min(WIDTH, max(lengths, default=0))])
 
 
 def rule(mark: str) -> str:

@@ -319,6 +319,43 @@ def test_a_broken_issue_leaves_an_earlier_build_alone(folder: Desk, tmp_path: Pa
 # --- check --------------------------------------------------------------------------------------------------------
 
 
+def test_a_number_of_five_thousand_digits_is_one_clear_error(folder: Desk) -> None:
+    change(folder, "issue.toml", "number = 12", f"number = {'9' * 5000}")
+    assert "issue.toml" in folder.run("check", code=3).stderr
+    folder.configure(f"[sending]\nconnections = {'9' * 5000}\n")
+    assert "newsletter.toml" in folder.run("check", code=2).stderr
+
+
+def test_a_logo_with_an_impossible_name_is_one_clear_error(folder: Desk) -> None:
+    folder.configure(f'[theme]\nlogo = "{"a" * 5000}"\n')
+    assert "names a file that is not there" in folder.run("check", code=2).stderr
+
+
+def test_a_templates_file_is_not_taken_for_no_templates(folder: Desk) -> None:
+    (folder.root / "templates").write_text("")
+    assert "is not a folder" in folder.run("check", code=3).stderr
+
+
+def test_a_template_error_is_said_once(folder: Desk) -> None:
+    (folder.root / "templates").mkdir()
+    (folder.root / "templates" / "colophon.mjml.j2").write_text("<mj-sektion></mj-sektion>")
+    told = folder.run("check", code=3).stderr
+    assert told.count("there is no <mj-sektion>") == told.count("Did you mean mj-section?") == 1
+
+
+def test_a_build_that_can_not_write_one_file_writes_none(folder: Desk) -> None:
+    (folder.root / "out" / "index.html").mkdir(parents=True)
+    folder.run("build", SLUG, "--out", str(folder.root / "out"), code=2)
+    assert [path.name for path in (folder.root / "out").iterdir()] == ["index.html"]
+
+
+def test_new_writes_nothing_through_a_link_out_of_the_project(folder: Desk, tmp_path: Path) -> None:
+    (folder.root / "issues").rename(tmp_path / "elsewhere")
+    (folder.root / "issues").symlink_to(tmp_path / "elsewhere")
+    folder.run("new", "2027-01", code=5)
+    assert not (tmp_path / "elsewhere" / "2027-01").exists()
+
+
 def test_check_is_content_with_a_sound_issue(folder: Desk) -> None:
     done = folder.run("check")
     assert f"{SLUG}: no errors, no warnings" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from newsletter import texts
 from newsletter.pictures import resolve_pictures
 from newsletter.render import Theme, render
-from tests.render.samples import issue, picture, publication, teasers
+from tests.render.samples import issue, lead, picture, publication, teasers
 from tests.support.browser import Browser, browser
 
 if TYPE_CHECKING:
@@ -94,6 +95,14 @@ def luminance(colour: str) -> float:
 def contrast(one: str, other: str) -> float:
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_long_line_of_code_does_not_widen_the_mail(tab: Browser) -> None:
+    first, *others = lead().sections
+    body = "```\n" + "x" * 300 + "\n```"
+    tab.width(375, phone=True)
+    tab.open(page(lead=lead(sections=(replace(first, body=body), *others))))
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 375
 
 
 def test_contrast_is_measured_as_wcag_does() -> None:

@@ -132,9 +132,10 @@ def test_a_panic_is_a_template_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "newsletter.render.mjml.normalise", lambda source: source
     )  # else nothing panics any more
-    with pytest.raises(TemplateError, match="gave up") as caught:
+    with pytest.raises(TemplateError) as caught:
         compile_mjml(document("<mj-text>Café > Bar</mj-text>"))
     assert caught.value.findings[0].code == "T401"
+    assert "gave up" in caught.value.findings[0].message
 
 
 def test_a_person_can_still_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +202,9 @@ def test_a_reference_that_an_author_wrote_as_text_stays_text() -> None:
 
 
 def test_a_tag_that_is_left_over_is_an_error() -> None:
-    with pytest.raises(TemplateError, match="<mj-thing> was left over"):
+    with pytest.raises(TemplateError) as caught:
         finish("<body><mj-thing></mj-thing></body>")
+    assert "<mj-thing> was left over" in caught.value.findings[0].message
 
 
 def test_outlook_gets_its_conditional_comments() -> None:
@@ -228,6 +230,8 @@ def test_what_the_compiler_gets_is_plain_ascii() -> None:
 
 
 def test_an_error_names_the_template_and_the_next_step() -> None:
-    with pytest.raises(TemplateError, match=r"templates/x\.mjml\.j2:1:\d+: there is no <mj-txt>") as caught:
+    with pytest.raises(TemplateError, match="1 error") as caught:
         compiled("<mj-txt>a</mj-txt>")
-    assert caught.value.hint == "Did you mean mj-text?"
+    found = caught.value.findings[0]
+    assert found.place.startswith("templates/x.mjml.j2:1:")
+    assert (found.message, found.hint) == ("there is no <mj-txt>", "Did you mean mj-text?")

@@ -60,6 +60,47 @@ def test_a_file_that_is_not_utf8_is_an_error_that_names_it(tmp_path: Path) -> No
     assert (found.code, found.file) == ("T105", "templates/closing.mjml.j2")
 
 
+def odd(tmp_path: Path) -> Finding:
+    with pytest.raises(TemplateError) as caught:
+        rendered(tmp_path / "templates")
+    return caught.value.findings[0]
+
+
+def test_a_template_that_is_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "project" / "templates").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("<mj-section></mj-section>")
+    (tmp_path / "project" / "templates" / "closing.mjml.j2").symlink_to(tmp_path / "secret.txt")
+    found = odd(tmp_path / "project")
+    assert (found.code, found.place) == ("T105", "templates/closing.mjml.j2")
+    assert "out of the project" in found.message
+
+
+def test_a_templates_folder_that_is_a_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "closing.mjml.j2").write_text("<mj-section></mj-section>")
+    (tmp_path / "project" / "templates").symlink_to(tmp_path / "elsewhere")
+    assert "out of the project" in odd(tmp_path / "project").message
+
+
+def test_a_template_that_is_no_file_is_never_passed_over_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "templates" / "closing.mjml.j2").mkdir(parents=True)
+    assert odd(tmp_path).message == "is not a file"
+    (tmp_path / "templates" / "closing.mjml.j2").rmdir()
+    (tmp_path / "templates" / "closing.mjml.j2").symlink_to("nowhere")
+    assert odd(tmp_path).message == "is not a file"
+
+
+def test_a_templates_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "templates").write_text("")
+    assert odd(tmp_path).message == "is not a folder"
+
+
+def test_a_template_that_includes_itself_is_told_so(tmp_path: Path) -> None:
+    found = finding(tmp_path, "closing.mjml.j2", '{% include "closing.mjml.j2" %}')
+    assert (found.code, found.message) == ("T104", "a template includes itself, directly or through another")
+
+
 def test_a_tag_left_open_in_one_file_is_named_where_the_next_file_does_not_fit(tmp_path: Path) -> None:
     found = finding(tmp_path, "closing.mjml.j2", "\n<mj-section>\n")
     assert "(opened at templates/closing.mjml.j2:2)" in found.message
