@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHUNK = 500  # rows in one transaction: about 10 ms, so that an unsubscribing reader hardly waits
+TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # Unicode Annex 9: they reach beyond the name
 LONGEST_TEXT = 200  # characters of a name or a custom field
 SHOWN = 10  # rows of each verdict that a report names; the rest are counted
 SHOWN_BAD = 100
@@ -370,10 +371,11 @@ def _name(row: Row, columns: Columns) -> str:
 def _text(what: str, text: str) -> str:
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the {what} has {len(text)} characters and may have {LONGEST_TEXT}")
+    if TURNING.search(text):
+        raise ValueError(f"the {what} has a hidden character in it that turns the words after it round")
     try:
-        return clean(
-            what, text
-        )  # a name that no header can hold would make every copy to this person unsendable
+        # A name that no header can hold would make every copy to this person unsendable.
+        return clean(what, text)
     except ValueError:
         raise ValueError(f"the {what} has a line break or another control character in it") from None
 

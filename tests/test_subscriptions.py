@@ -266,6 +266,7 @@ def test_a_later_field_joins_the_others(engine: Engine, file: Path) -> None:
         ("zoe@example.org,Zoë,maybe", "the status 'maybe'"),
         ("zoe@example.org,Zoë,", "the status ''"),
         ('zoe@example.org,"Z\nBcc: x@example.org",active', "control character"),
+        ("zoe@example.org,Zoë \u202e gnorw,active", "hidden character"),
         (f"zoe@example.org,{'z' * 201},active", "201 characters"),
         ("zoe@example.org,Zoë", "has 2 cells"),
     ],
