@@ -331,6 +331,12 @@ def test_broken_toml_is_told_with_its_line(tmp_path, line, code, words):
     assert words in finding.message
 
 
+def test_a_section_that_stands_twice_is_named(tmp_path):
+    write_issue(tmp_path, 'subject = "A"\n[lead]\ntitle = "T"\n[lead]\n')
+    finding = one(tmp_path)
+    assert (finding.code, finding.line, finding.message) == ("C108", 4, "The section [lead] stands twice.")
+
+
 def test_a_file_nested_beyond_reason_is_refused(tmp_path):
     write_issue(tmp_path, "a = " + "[" * 20_000)
     assert one(tmp_path).code == "C108"
@@ -584,7 +590,7 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path):
         ["C115", "C112", "C111", "C151", "C154", "C121", "C114", "C133", "C132", "C121", "C141", "C134"]
     )
     assert found == sorted(found, key=lambda f: (f.file, f.line or 0))
-    with pytest.raises(ContentError, match="'2026-12' can't be used as it is: 12 errors"):
+    with pytest.raises(ContentError, match="2026-12 can't be used as it is: 12 errors"):
         load(tmp_path, SLUG)
 
 

@@ -58,7 +58,7 @@ def load(project: Path, slug: str, *, fields: Collection[str] = (), embed: bool 
     if issue is None or folder.findings:
         findings = sorted(folder.findings, key=lambda finding: (finding.file, finding.line or 0))
         count = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
-        raise ContentError(f"The issue {slug!r} can't be used as it is: {count}.", findings)
+        raise ContentError(f"The issue {slug} can't be used as it is: {count}.", findings)
     return issue
 
 

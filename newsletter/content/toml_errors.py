@@ -21,4 +21,11 @@ def toml_fault(error: str, text: str) -> tuple[int | None, Fault]:
     line = int(found[2]) if found[2] else text.rstrip("\n").count("\n") + 1
     if date := re.match(r"\s*(?:date|published)\s*=\s*([0-9][^#\n]*)", text.split("\n")[line - 1]):
         return line, ("C114", f"{date[1].strip()} is not a date.", DATE_HINT)
+    if twice := re.fullmatch(r"Cannot declare \((.*)\) twice", found[1]):
+        name = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        return line, (
+            "C108",
+            f"The section [{name}] stands twice.",
+            "Put its keys together under one of them.",
+        )
     return line, ("C108", f"The file is not valid TOML here: {found[1]}.", HINT)
