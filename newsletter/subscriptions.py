@@ -463,8 +463,9 @@ def check_list(engine: Engine, name: str) -> None:
     if name in names:
         return
     near = get_close_matches(name, names, n=1)
-    known = f"Did you mean {near[0]}?" if near else f"There is: {', '.join(names) or 'none yet'}."
-    raise UsageError(f"There is no list {name!r}.", hint=known)
+    known = f"Did you mean {near[0]}?" if near else f"There is: {', '.join(names)}."
+    first = f"There is none yet; an import makes it: newsletter subscribers import FILE --list {name}"
+    raise UsageError(f"There is no list {name!r}.", hint=known if names else first)
 
 
 def _parse(text: str) -> str:

@@ -214,3 +214,20 @@ def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
         assert "`newsletter send 2026-12 --list readers` goes on" in errors
         go_on(made, unknown=False)
         assert_the_truth(made, server.recipients(), at_most_unknown=0)
+
+
+def test_ctrl_c_that_ends_the_reader_of_its_output_too_still_settles_what_is_in_flight(
+    tmp_path: Path,
+) -> None:
+    with HoldingServer(hold_at=30) as server:
+        made = publisher(tmp_path, LIVE.format(transport="smtp", port=server.port, lanes=2))
+        made.import_people(crowd(PEOPLE))
+        process = send(made)
+        wait_for(server.holding, process)
+        process.stdout.close()  # as `newsletter send … | tee log` does when tee dies of the same Ctrl-C
+        process.send_signal(signal.SIGINT)
+        server.release()
+        assert process.wait(DEADLINE_SECONDS) == 8
+        process.stderr.close()
+        go_on(made, unknown=False)
+        assert_the_truth(made, server.recipients(), at_most_unknown=0)

@@ -254,11 +254,14 @@ def test_what_a_transport_leaves_unsettled_is_unknown_and_not_repeated(engine):
 
 def test_a_bug_in_a_transport_is_not_hidden(engine):
     def broken(_recipient, _number):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("boom p1@example.org \x1b[2J")
 
     campaign = freeze(engine)
     with pytest.raises(ZeroDivisionError):
         run(engine, campaign, MemoryTransport(answer=broken))
+    kept = " ".join(reasons(engine, campaign).values())
+    assert "boom" in kept
+    assert not {"@", "\x1b"} & set(kept)
     assert counts(engine, campaign) == {DeliveryState.UNKNOWN: 1, DeliveryState.PENDING: 6}
 
 

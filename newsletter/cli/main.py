@@ -219,9 +219,13 @@ def _after_broken_pipe() -> int:
     """Tell a reader that went away from a socket that broke: only the first is no bug."""
     if not _reader_is_gone():
         return _bug()
-    # The interpreter flushes once more at exit and would complain: give it somewhere to write.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _write_nowhere()
     return PIPE_CLOSED
+
+
+def _write_nowhere() -> None:
+    """The interpreter flushes once more at exit, would complain and end with 120: give it somewhere to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_is_gone() -> bool:
@@ -251,4 +255,9 @@ def run() -> NoReturn:
     """The entry point of the command."""
     # Importing makes objects by the ten thousand and no garbage: looking for some took a tenth of a build.
     gc.set_threshold(100_000)
-    sys.exit(main())
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the command has ended with a code of its own, which scripts need
+        _write_nowhere()
+    sys.exit(code)

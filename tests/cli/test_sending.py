@@ -262,6 +262,12 @@ def test_a_list_that_is_not_there_is_named(made):
     assert "Did you mean readers?" in refused.stderr
 
 
+def test_who_has_no_list_yet_is_told_how_to_make_one(tmp_path):
+    refused = publisher(tmp_path).newsletter("send", "2026-12", "--dry-run", check=False)
+    assert refused.returncode == 2
+    assert "newsletter subscribers import FILE --list readers" in refused.stderr
+
+
 def test_an_empty_allowlist_reaches_nobody_and_says_where_it_is(made):
     made.configure('[sending]\nmode = "allowlist"\ntransport = "smtp"\n')
     refused = made.newsletter("send", "2026-12", "--dry-run", check=False)

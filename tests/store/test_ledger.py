@@ -6,11 +6,14 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
 
 from newsletter.model import Accepted, CampaignState, DeliveryState, NotTaken, Refused, Unknown
 from newsletter.store import campaigns, ledger
 from newsletter.store.engine import in_chunks, read, write
 from newsletter.store.ledger import Ledger
+from newsletter.store.schema import subscriber
 from tests.support.ledgers import (
     NOW,
     RETRY,
@@ -199,6 +202,13 @@ def test_an_unknown_copy_is_never_handed_again(engine):
     (first,) = mine.step([], 1, NOW)
     mine.step([Unknown(first.id, "no answer")], 0, NOW)
     assert first.id not in {row.id for row in mine.step([], 5, LATER)}
+
+
+def test_a_database_error_does_not_tell_an_address(engine):
+    person = {"address": "secret@example.org", "address_key": key(1), "created_at": NOW}
+    with pytest.raises(IntegrityError) as caught:
+        write(engine, lambda conn: conn.execute(insert(subscriber).values(person)))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_campaign_with_an_open_row_can_not_be_finished(engine):
