@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from newsletter.model import Finding
 
@@ -104,7 +105,11 @@ class TransportError(NewsletterError):
 
 
 class TransportUnavailable(TransportError):
-    """The provider can't be reached or asks us to come back later."""
+    """The provider can't be reached or asks us to come back later; ``until`` is when, if it said so (aware)."""
+
+    def __init__(self, message: str, *, hint: str = "", until: datetime | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
 
 
 class TransportRejected(TransportError):

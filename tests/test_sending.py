@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, update
 
-from newsletter import recovery, sending
+from newsletter import freezing, recovery, sending
 from newsletter.errors import Refused, TransportRejected, TransportUnavailable
 from newsletter.model import (
     Accepted,
@@ -68,7 +68,7 @@ def test_the_plan_counts_who_gets_it_and_why_others_do_not(engine):
     )
     paused = update(subscription).where(subscription.c.id == 4).values(state=SubscriptionState.PAUSED)
     write(engine, lambda conn: conn.execute(paused))
-    planned = sending.plan(engine, TARGET)
+    planned = freezing.plan(engine, TARGET)
     assert planned.recipients == 3
     assert planned.left_out == {"unsubscribed": 1, "suppressed": 1, "erased": 1, "paused": 1}
 
@@ -93,7 +93,7 @@ def test_a_person_on_two_lists_gets_an_issue_once(engine):
     write(engine, lambda conn: conn.execute(insert(list_).values(id=2, name="carers", created_at=NOW)))
     standing = {"subscriber_id": 1, "list_id": 2, "state": SubscriptionState.ACTIVE, "since": NOW}
     write(engine, lambda conn: conn.execute(insert(subscription).values(id=20, **standing)))
-    planned = sending.plan(engine, replace(TARGET, list="carers"))
+    planned = freezing.plan(engine, replace(TARGET, list="carers"))
     assert (planned.recipients, planned.left_out) == (0, {"already in a campaign of this issue": 1})
 
 
@@ -102,7 +102,7 @@ def test_a_period_is_used_once_even_by_another_issue(engine):
     with pytest.raises(
         Refused, match="the period 2026-12 of the list readers was used by 2026-12 to readers"
     ):
-        sending.plan(engine, replace(TARGET, issue="another"))
+        freezing.plan(engine, replace(TARGET, issue="another"))
 
 
 @pytest.mark.parametrize("rows", [0, 3, 7])
@@ -112,25 +112,25 @@ def test_what_a_killed_freeze_left_counts_for_nothing_and_is_taken_away(engine, 
     if rows:
         write(engine, lambda conn: campaigns.add_recipients(conn, made, TARGET, None, after=0, limit=rows))
     assert sending.begun(engine, "2026-12", "readers", Kind.LIVE) is None
-    assert sending.plan(engine, TARGET).recipients == 7
+    assert freezing.plan(engine, TARGET).recipients == 7
     recovery.recover(engine, NOW)
     assert total(engine) == 0
     assert counts(engine, freeze(engine)) == {DeliveryState.PENDING: 7}
 
 
 def test_more_people_than_were_confirmed_are_never_frozen(engine):
-    planned = replace(sending.plan(engine, TARGET), recipients=6)
+    planned = replace(freezing.plan(engine, TARGET), recipients=6)
     with pytest.raises(Refused, match="more people joined the list readers than the 6 you confirmed"):
-        sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
     assert total(engine) == 0
-    assert sending.plan(engine, TARGET).recipients == 7
+    assert freezing.plan(engine, TARGET).recipients == 7
 
 
 def test_rehearsals_of_two_issues_of_one_period_do_not_stop_each_other(engine):
     for issue in ("2026-12", "2026-12-b", "2026-12"):
-        planned = sending.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
+        planned = freezing.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
         assert planned.recipients == 7
-        sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
 
 
 def test_a_rehearsal_uses_up_neither_period_nor_recipients(engine):

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from newsletter.cli.main import Project
     from newsletter.config import Settings
+    from newsletter.freezing import Plan
     from newsletter.message import MessageSettings
     from newsletter.model import Email
     from newsletter.recovery import Recovered
-    from newsletter.sending import Conduct, Plan
+    from newsletter.sending import Conduct
 
 COUNTDOWN_SECONDS = 10
 
@@ -112,7 +113,7 @@ def _dry_run(order: Order) -> None:
 
 def _plan(order: Order) -> tuple[Plan, Email]:
     """What would be sent now, printed."""
-    from newsletter import checks, sending, subscriptions, wiring
+    from newsletter import checks, freezing, subscriptions, wiring
     from newsletter.store.campaigns import Target
 
     subscriptions.check_list(order.engine, order.list)
@@ -124,7 +125,7 @@ def _plan(order: Order) -> tuple[Plan, Email]:
         )
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
-    planned = sending.plan(order.engine, target, only=wiring.only(order.settings))
+    planned = freezing.plan(order.engine, target, only=wiring.only(order.settings))
     _print_plan(order.settings, planned, email)
     return planned, email
 
@@ -168,7 +169,7 @@ def _way_out(settings: Settings, slug: str) -> str:
 
 
 def _begin(order: Order) -> Campaign:
-    from newsletter import hosting, sending, wiring
+    from newsletter import freezing, hosting, wiring
 
     planned, email = _plan(order)
     _refuse_nobody(order, planned)
@@ -182,7 +183,7 @@ def _begin(order: Order) -> Campaign:
         _count_down()
     now = datetime.now(UTC)
     message = wiring.message_settings(order.settings, now)
-    return sending.freeze(
+    return freezing.freeze(
         order.engine, planned, email, message, transport=order.settings.sending.transport, now=now
     )
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEMA = "0001"  # the newest revision; here as well, because alembic takes 100 ms to say it
+SCHEMA = "0002"  # the newest revision; here as well, because alembic takes 100 ms to say it
 RETRY_SECONDS = 0.0005
 BREATH_SECONDS = 0.002  # four tries of whoever else wants to write
 PATIENCE_SECONDS = 30.0

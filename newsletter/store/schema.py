@@ -160,10 +160,26 @@ campaign = Table(
     Column("created_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("finished_at", Instant),
+    Column("owner", Text),  # who freezes it, while it is preparing
     UniqueConstraint("period", "audience", "kind", "attempt"),
     one_of("state", CampaignState),
     one_of("kind", Kind),
     sqlite_autoincrement=True,
+)
+
+owner = Table(  # every sending process there ever was: who is at work, and where an unknown copy was on its way to
+    "owner",
+    metadata,
+    Column(
+        "id", Text, primary_key=True
+    ),  # random, 16 hex digits; stands in delivery.owner and campaign.owner
+    Column("campaign_id", ForeignKey("campaign.id")),  # what it sends; NULL before that is decided
+    Column("name", Text, nullable=False),  # process 123 on mailer, since …
+    Column("way", Text, nullable=False),  # smtp mail.example.org:587
+    Column("started_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),  # PostgreSQL: the lease is renewed by this heartbeat
+    Column("settled_at", Instant),  # when it last stored an answer
+    Column("ended_at", Instant),  # it has given back what it held, or was found dead
 )
 
 email = Table(  # one row per edition: the bytes that were previewed are the bytes that are sent

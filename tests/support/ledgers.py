@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
 
-from newsletter import sending
+from newsletter import freezing, sending
 from newsletter.message import Wire
 from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
 from newsletter.store import campaigns
@@ -82,8 +82,8 @@ def suppress(engine: Engine, number: int) -> None:
 
 def freeze(engine: Engine, target: Target = TARGET, only: frozenset[bytes] | None = None) -> Campaign:
     """A running campaign to everyone who may get it."""
-    planned = sending.plan(engine, target, only=only)
-    return sending.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+    planned = freezing.plan(engine, target, only=only)
+    return freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
 
 
 def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
