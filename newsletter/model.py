@@ -225,8 +225,8 @@ class Recipient:
     """All that a transport may know about one copy."""
 
     delivery: bytes  # 16 random bytes: Message-ID, VERP, custom_args
-    address: str
-    values: Mapping[str, str]  # merge tag → raw value; absent or empty means: use the fallback
+    address: str = field(repr=False)  # nor the values: a traceback may be shown to others
+    values: Mapping[str, str] = field(repr=False)  # merge tag → raw; absent or empty means: use the fallback
     edition: str = "standard"
 
     @property

@@ -4,20 +4,23 @@
 answer                                 means
 =====================================  ==================================================================
 202                                    accepted
-400 naming members                     those are refused, the others go again at once
-400 naming another field               our fault: not taken, the campaign pauses
+400 naming the ``to`` of members       those are refused, the others go again at once
+400 naming members otherwise           the others go again at once, then each of those alone
 400 naming nothing, 413                not taken: halved until one is alone
-429                                    not taken until ``X-RateLimit-Reset``
+400 for one alone                      refused, if SendGrid takes this email for others; else the campaign pauses
+400 naming another field               our fault: not taken, the campaign pauses
+429                                    not taken until ``X-RateLimit-Reset`` or ``Retry-After``
 200, 3xx, 401, 403, other 4xx          not taken, the campaign pauses
 no connection                          not taken, try later
 5xx, or no whole answer                unknown, for every member
 =====================================  ==================================================================
+
+Any answer with ``X-RateLimit-Remaining: 0`` also ends the lanes until the reset it names.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,8 +29,9 @@ from urllib.parse import urlsplit
 
 from newsletter.errors import TransportRejected, TransportUnavailable
 from newsletter.model import Accepted, Refused, Unknown
-from newsletter.transports.answers import not_taken, unsendable, words
-from newsletter.transports.sendgrid_http import NoAnswer, NotSent, Reply, client
+from newsletter.transports.answers import not_taken, unsendable
+from newsletter.transports.sendgrid_answers import Verdict, come_back, judge, slow_down
+from newsletter.transports.sendgrid_http import NoAnswer, NotSent, Reply, Secret, client
 from newsletter.transports.sendgrid_payload import Payload
 
 if TYPE_CHECKING:
@@ -40,15 +44,8 @@ if TYPE_CHECKING:
 
 MOST_COPIES = 1000  # personalizations in a request, as SendGrid documents
 MOST_DOUBTS = 2  # requests without an answer in a row: one is a glitch, two are an outage
-LONGEST_RESET = timedelta(hours=1)  # what X-RateLimit-Reset may ask for before we take it for nonsense
+MOST_SUSPECTS = 10  # copies alone with a 400 since the last 202: more than that are no accident
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-MEMBER = re.compile(r"personalizations\.(\d{1,4})\b")
-
-HINTS = {
-    200: "Sandbox mode, or something between us and SendGrid answered; nothing was sent.",
-    401: "SENDGRID_API_KEY is wrong or was revoked.",
-    403: "The key needs the Mail Send permission, the sender must be verified, and the account must be active.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +58,30 @@ class SendGridSettings:
     lanes: int = 10
     timeout: float = 30.0
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an answer means: what is settled, what to ask again, and whether to stop here."""
-
-    outcomes: Sequence[Outcome] = ()
-    again: Sequence[Sequence[Copy]] = ()
-    stop: TransportError | None = None
-    not_before: datetime | None = None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_key", Secret(self.api_key))
 
 
 class SendGridTransport:
-    """One request at a time per lane."""
+    """One request at a time per lane. ``jitter`` gives seconds to add to each wait that SendGrid asks for.
+
+    SendGrid names whole seconds: without jitter all processes that share an account would come back in the same
+    instant, and those whose clock is ahead a little too early.
+    """
 
     name = "sendgrid"
 
     def __init__(
-        self, settings: SendGridSettings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        settings: SendGridSettings,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.lanes = settings.lanes
         self.window = min(settings.batch, MOST_COPIES)
         self._settings = settings
-        self._clock = clock
+        self._account = _Account(clock, jitter)
 
     def run(
         self,
@@ -93,8 +91,12 @@ class SendGridTransport:
     ) -> None:
         """See ``base.Transport``."""
         _check(self._settings)
-        lane = _Lane(self._settings, Payload(wire), self._clock)
-        for window in copies:
+        lane = _Lane(self._settings, Payload(wire), self._account)
+        while True:
+            if until := self._account.closed():
+                raise slow_down(until)
+            if (window := next(copies, None)) is None:
+                return
             ready, refused = lane.compose(window)
             settle(refused)
             lane.send(ready, settle)
@@ -111,13 +113,46 @@ def _check(settings: SendGridSettings) -> None:
         )
 
 
+class _Account:
+    """What all lanes know of SendGrid together. Single assignments, so that they need no lock."""
+
+    def __init__(self, clock: Callable[[], datetime], jitter: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._until: datetime | None = None
+        # Before the first 202 nobody can tell a bad person from a bad email.
+        self._suspects = MOST_SUSPECTS
+
+    def heard(self, reply: Reply) -> datetime | None:
+        """Notes until when no further request may leave, and returns it; None if this answer sets no limit."""
+        now = self._clock()
+        if until := come_back(reply, now):
+            until += timedelta(seconds=self._jitter())
+            self._until = max(until, self._until or now)
+        return until
+
+    def closed(self) -> datetime | None:
+        """Until when no request may leave; None if it may."""
+        return self._until if self._until and self._clock() < self._until else None
+
+    def count(self, verdict: Verdict) -> None:
+        """Keeps the number of suspects since SendGrid last took a copy."""
+        if any(isinstance(outcome, Accepted) for outcome in verdict.outcomes):
+            self._suspects = 0
+        self._suspects += len(verdict.suspects)
+
+    def vouches(self) -> bool:
+        """Whether SendGrid takes this email, so that a 400 for one person alone is about that person."""
+        return self._suspects <= MOST_SUSPECTS
+
+
 class _Lane:
     """Composes, posts and acts on what comes back."""
 
-    def __init__(self, settings: SendGridSettings, payload: Payload, clock: Callable[[], datetime]) -> None:
-        self._api = client(settings.api_key, settings.url.rstrip("/"), settings.timeout)
+    def __init__(self, settings: SendGridSettings, payload: Payload, account: _Account) -> None:
+        self._api = client(Secret(settings.api_key), settings.url.rstrip("/"), settings.timeout)
         self._payload = payload
-        self._clock = clock
+        self._account = account
         self._doubts = 0
 
     def compose(self, window: Sequence[Recipient]) -> tuple[list[Copy], list[Outcome]]:
@@ -134,26 +169,43 @@ class _Lane:
     def send(self, copies: Sequence[Copy], settle: Callable[[Sequence[Outcome]], None]) -> None:
         """Settles all of them. Raises a ``TransportError`` after that if a request could not be made."""
         waiting: deque[Sequence[Copy]] = deque(requests(copies))
-        while waiting:
+        suspects: list[Refused] = []
+        stop: TransportError | None = None
+        while waiting and stop is None:
             verdict = self._post(waiting.popleft())
             settle(verdict.outcomes)
+            suspects += verdict.suspects
             waiting.extendleft(verdict.again[::-1])
-            if verdict.stop is not None:
-                rest = [copy.delivery for group in waiting for copy in group]
-                settle(not_taken(rest, verdict.stop, not_before=verdict.not_before))
-                raise verdict.stop
+            stop = verdict.stop
+        rest = [copy.delivery for group in waiting for copy in group]
+        if self._account.vouches():
+            settle(suspects)
+        elif suspects:
+            stop = stop or _nobody_taken(suspects)
+            rest += [one.delivery for one in suspects]
+        if stop is not None:
+            settle(not_taken(rest, stop, not_before=getattr(stop, "until", None)))
+            raise stop
 
     def _post(self, group: Sequence[Copy]) -> Verdict:
+        if until := self._account.closed():  # the last answer, or another lane's, said so
+            return Verdict(again=[group], stop=slow_down(until))
         try:
             answer = self._api.send(self._payload.request(group))
         except NotSent as error:
             return Verdict(again=[group], stop=TransportUnavailable(f"SendGrid can't be reached: {error}"))
         except NoAnswer as error:
             return self._doubt(group, f"no whole answer ({error})")
-        if not 200 <= answer.status_code < 500:
-            return self._doubt(group, f"SendGrid answered {answer.status_code}")
+        verdict = self._judge(Reply(answer.status_code, answer.body, answer.headers), group)
+        self._account.count(verdict)
+        return verdict
+
+    def _judge(self, reply: Reply, group: Sequence[Copy]) -> Verdict:
+        until = self._account.heard(reply)  # the next request is held there
+        if not 200 <= reply.status < 500:
+            return self._doubt(group, f"SendGrid answered {reply.status}")
         self._doubts = 0
-        return judge(Reply(answer.status_code, answer.body, answer.headers), group, self._clock())
+        return judge(reply, group, until)
 
     def _doubt(self, group: Sequence[Copy], reason: str) -> Verdict:
         self._doubts += 1
@@ -166,6 +218,13 @@ class _Lane:
         return Verdict(outcomes, stop=stop)
 
 
+def _nobody_taken(suspects: Sequence[Refused]) -> TransportRejected:
+    return TransportRejected(
+        f"SendGrid takes none of {len(suspects)} copies and names no address: {suspects[0].reason}.",
+        hint="Nothing of these was sent. If it is about one person alone, suppress the address, then resume.",
+    )
+
+
 def requests(copies: Sequence[Copy]) -> list[list[Copy]]:
     """Groups that may travel together: SendGrid takes an address once, else it refuses the whole request."""
     groups: list[dict[str, Copy]] = []
@@ -176,75 +235,3 @@ def requests(copies: Sequence[Copy]) -> list[list[Copy]]:
             groups.append(group := {})
         group[address] = copy
     return [list(group.values()) for group in groups]
-
-
-def judge(reply: Reply, group: Sequence[Copy], now: datetime) -> Verdict:
-    """What a definite answer (below 500) means; see the table above."""
-    match reply.status:
-        case 202:
-            provider_id = words(reply.headers.get("X-Message-Id", ""))
-            return Verdict([Accepted(copy.delivery, provider_id) for copy in group])
-        case 400:
-            return _bad_request(complaints(reply.body), group)
-        case 413 if len(group) > 1:
-            return Verdict(again=halves(group))
-        case 429:
-            stop = TransportUnavailable("SendGrid asks us to slow down (429).")
-            return Verdict(again=[group], stop=stop, not_before=reset(reply, now))
-        case status:
-            said = "; ".join(message for _, message in complaints(reply.body))
-            message = f"SendGrid answered {status}: {words(said) or 'no reason given'}"
-            return _rejected(group, message, HINTS.get(status, ""))
-
-
-def _rejected(group: Sequence[Copy], message: str, hint: str = "") -> Verdict:
-    return Verdict(again=[group], stop=TransportRejected(message, hint=hint))
-
-
-def _bad_request(found: Sequence[tuple[str, str]], group: Sequence[Copy]) -> Verdict:
-    """Nothing was taken. Whoever is named is refused, so that one bad address does not stop 49 others."""
-    named = {
-        int(member[1]): message
-        for place, message in found
-        if (member := MEMBER.match(place)) and int(member[1]) < len(group)
-    }
-    if named:
-        refused = [Refused(group[at].delivery, f"400 {words(why)}") for at, why in named.items()]
-        rest = [copy for index, copy in enumerate(group) if index not in named]
-        return Verdict(refused, again=[rest] if rest else [])
-    for place, message in found:
-        if place and not place.startswith("personalizations"):
-            # Of the sender or the content, the same for everyone: halving would refuse person after person for it.
-            return _rejected(group, f"SendGrid takes no such request: {place}: {words(message)}")
-    if len(group) > 1:
-        return Verdict(again=halves(group))
-    reason = words("; ".join(message for _, message in found))
-    return Verdict([Refused(group[0].delivery, f"400 {reason}".strip())])
-
-
-def halves(group: Sequence[Copy]) -> list[Sequence[Copy]]:
-    """A group of at least two, cut in the middle."""
-    middle = len(group) // 2
-    return [group[:middle], group[middle:]]
-
-
-def complaints(body: bytes) -> list[tuple[str, str]]:
-    """(field, message) of each error in SendGrid's form; nothing if the body is anything else, e.g. a proxy's page."""
-    try:
-        found = json.loads(body)["errors"]
-        return [(_text(one.get("field")), _text(one.get("message"))) for one in found]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return []
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def reset(reply: Reply, now: datetime) -> datetime | None:
-    """When SendGrid will take requests again (``X-RateLimit-Reset``, seconds since 1970), if that makes sense."""
-    text = reply.headers.get("X-RateLimit-Reset", "")
-    if not re.fullmatch(r"\d{1,11}", text):
-        return None
-    moment = datetime.fromtimestamp(int(text), UTC)
-    return moment if now < moment <= now + LONGEST_RESET else None

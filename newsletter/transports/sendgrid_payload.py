@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from newsletter import merge
@@ -44,12 +44,12 @@ TRACKING_OFF = {
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One person's part of a request."""
+    """One person's part of a request. Its ``repr``, which a traceback may show, says nothing of the person."""
 
     delivery: bytes
-    address: str  # its domain as A-labels
-    substitutions: Mapping[str, str]
-    headers: Mapping[str, str]
+    address: str = field(repr=False)  # its domain as A-labels
+    substitutions: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,16 @@ class Payload:
         """The JSON-able body for these copies, whose addresses all differ."""
         shared = _shared_headers(copies)
         people = [_personalization(copy, shared) for copy in copies]
+        _check_private(people)
         return {"personalizations": people, "headers": shared, **self._shared}
+
+
+def _check_private(people: Sequence[Mapping[str, Any]]) -> None:
+    """The last look before a request leaves: no mistake above may show readers to each other, or write to one twice."""
+    addresses = [one["email"].casefold() for member in people for one in member["to"]]
+    alone = all(len(member["to"]) == 1 and not {"cc", "bcc"} & member.keys() for member in people)
+    if not alone or len(set(addresses)) != len(people):
+        raise AssertionError("a request to SendGrid must name each reader once, and nobody beside them")
 
 
 def _check_size(values: Mapping[str, str]) -> None:

@@ -21,10 +21,17 @@ from newsletter.transports.answers import words
 from newsletter.transports.deadline import DeadlineReader
 
 if TYPE_CHECKING:
+    import io
+
     from newsletter.errors import TransportError
     from newsletter.model import Outcome
 
 SERVICE_CLOSING = 421
+TOO_LARGE = 552  # as an answer to MAIL with SIZE (RFC 1870, section 6.2)
+SMALLER = 'Make the pictures smaller, or use [images] mode = "hosted".'
+# RFC 5321, section 4.2; a bare LF and bytes beyond ASCII are forgiven.
+REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?\r?\n")
+GOODBYE_TIMEOUT = 2.0  # seconds for the reply to QUIT, on which nothing depends
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,13 @@ class Answer:
         """The first digit, which is all a client should act on (RFC 5321 §4.2.1)."""
         return self.code // 100
 
+    @property
+    def may_mean_the_connection(self) -> bool:
+        """Whether it may be this connection that the server has had enough of, and not the copy."""
+        return self.step is Step.MAIL or (
+            self.code == SERVICE_CLOSING and self.step in {Step.RCPT, Step.DATA}
+        )
+
     def __str__(self) -> str:
         if self.kind in {2, 3, 4, 5}:
             return f"{self.code} {self.said}".strip()
@@ -73,6 +87,8 @@ class Answer:
 def verdict(delivery: bytes, answer: Answer) -> Outcome:
     """What an answer means for the copy; a ``TransportError`` is raised where it is about us instead."""
     match answer.step, answer.kind:
+        case Step.MAIL, 5 if answer.code == TOO_LARGE:
+            raise TransportRejected(f"a copy is too large for the mail server: {answer}", hint=SMALLER)
         case Step.MAIL, 5:
             raise TransportRejected(f"the mail server refuses us as a sender: {answer}")
         case Step.MAIL, _:
@@ -107,37 +123,72 @@ class Conversation(smtplib.SMTP):
     _patience: float | None = None
 
     def getreply(self) -> tuple[int, bytes]:
-        if self.file is None and self.sock is not None:
+        """A whole reply, in time; on anything else the connection is over.
+
+        ``smtplib`` would believe a line that was cut short: ``250 2.0.0 O`` and then the end.
+        """
+        try:
+            return self._read_reply(self._lines(self._patience or self.timeout))
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected(words(error)) from error
+
+    def _lines(self, seconds: float) -> io.BufferedReader:
+        """What the server says in that time."""
+        if self.sock is None:
+            raise ConnectionError("the connection has ended")
+        if self.file is None:  # new, or new inside TLS: nothing said before counts in there
             self._reader = DeadlineReader(self.sock)
             self.file = self._reader.makefile()
-        if self.file is not None:
-            self._reader.allow(self._patience or self.timeout)
-        return super().getreply()
+        self._reader.allow(seconds)
+        return self.file
+
+    @staticmethod
+    def _read_reply(lines: io.BufferedReader) -> tuple[int, bytes]:
+        codes: set[bytes] = set()
+        said: list[bytes] = []
+        more = b"-"
+        while more == b"-":
+            if not (line := lines.readline()):
+                raise ConnectionError("the connection ended")
+            if (found := REPLY_LINE.fullmatch(line)) is None:
+                raise ConnectionError(f"what came is no SMTP reply: {words(line)}")
+            code, more, text = found.groups(b"")
+            codes.add(code)
+            said.append(text.strip())
+        if len(codes) > 1:
+            raise ConnectionError("the lines of one reply have different codes")
+        return int(codes.pop()), b"\n".join(said)
 
     def send(self, s: bytes | str) -> None:  # type: ignore[override]  # as narrow as we use it
         if self.sock is not None:
             self.sock.settimeout(self.timeout)  # reading has set it to what was left of the last wait
         super().send(s)
 
+    def putcmd(self, cmd: str, args: str = "") -> None:
+        """Only in turn: else what the server said too early would be read as its answer to this."""
+        self._in_turn()
+        super().putcmd(cmd, args)
+
+    def _in_turn(self) -> None:
+        if not self.quiet():
+            raise ConnectionAbortedError("the server spoke or closed out of turn")
+
     def quiet(self) -> bool:
         """Still open, and the server has said nothing that nobody asked for."""
-        if self.sock is None or self.file is None:
-            return False
-        self._reader.allow(0)
         try:
-            self.file.peek(1)
+            self._lines(0).peek(1)
         except TimeoutError:
             return True
         except OSError:
             return False
         return False  # the end, a 421, or a server that is out of step
 
-    def hand_over(self, sender: str, address: str, body: bytes, *, dot_timeout: float) -> Answer:
-        """Drives one copy to the answer that ends it. ``body`` is stuffed, the addresses are printable."""
+    def hand_over(self, sender: str, address: str, message: bytes, *, dot_timeout: float) -> Answer:
+        """Drives one copy to the answer that ends it. The addresses are printable."""
         self.command_encoding = "ascii" if address.isascii() else "utf-8"
-        option = "" if address.isascii() else " SMTPUTF8"
         steps = (
-            (Step.MAIL, f"MAIL FROM:<{sender}>{option}", 2),
+            (Step.MAIL, f"MAIL FROM:<{sender}>{self._declared(address, len(message))}", 2),
             (Step.RCPT, f"RCPT TO:<{address}>", 2),
             (Step.DATA, "DATA", 3),
         )
@@ -150,24 +201,24 @@ class Conversation(smtplib.SMTP):
                     return answer
                 self.used = True
             step = Step.BODY
-            self._write(body)
+            self.send(stuffed(message))
+            # After an error in here the dot has not left whole: the copy was not taken.
+            self._in_turn()
+            self.send(b".\r\n")
             step = Step.DOT
             self._patience = dot_timeout
             return self._answer(step)
         except (OSError, smtplib.SMTPException) as error:
             return Answer(step, 0, words(error))
 
+    def _declared(self, address: str, size: int) -> str:
+        """The parameters of MAIL. Never BODY: all parts are 7-bit, and UTF-8 in a header needs none (RFC 6531 §3.6)."""
+        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        return declared if address.isascii() else f"{declared} SMTPUTF8"
+
     def _answer(self, step: Step) -> Answer:
         code, said = self.getreply()
         return Answer(step, code, words(said))
-
-    def _write(self, body: bytes) -> None:
-        """The message and its dot. After an error the dot has not left whole: the copy was not taken."""
-        self.send(body)
-        if not self.quiet():
-            # Else whatever the server says too early would be read as its answer to the dot.
-            raise ConnectionAbortedError("the server spoke or closed before the end of the message")
-        self.send(b".\r\n")
 
     def ready_for_next(self, answer: Answer) -> bool:
         """Ends the transaction; if that can't be done surely, closes the connection and returns False."""
@@ -189,6 +240,7 @@ class Conversation(smtplib.SMTP):
 
     def leave(self) -> None:
         """Says goodbye, if the server still listens."""
+        self._patience = min(GOODBYE_TIMEOUT, self.timeout)
         with contextlib.suppress(OSError, smtplib.SMTPException):
             self.quit()
         self.close()
@@ -219,7 +271,8 @@ def connect(settings: SmtpSettings) -> Conversation:
         raise _refusal(settings, words(error), permanent=False) from None
     except smtplib.SMTPException as error:  # STARTTLS or a way to log in is not offered
         raise _refusal(settings, words(error), permanent=True) from None
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be a name, such as "mail..org"
+    # ValueError: a host that can't be a name, such as "mail..org", or a challenge at login that is no base64.
+    except (OSError, ValueError) as error:
         raise _refusal(settings, words(error), permanent=False) from error
 
 
@@ -256,6 +309,8 @@ def _dial(settings: SmtpSettings, context: ssl.SSLContext | None) -> Conversatio
 
 def _hello(smtp: Conversation) -> None:
     code, said = smtp.ehlo()
+    if code in {500, 502}:  # older than EHLO (RFC 5321, section 3.2): without TLS and login that may do
+        code, said = smtp.helo()
     if code // 100 != 2:
         raise smtplib.SMTPHeloError(code, said)
 

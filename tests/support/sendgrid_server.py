@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
+import re
 import socket
 import struct
 import threading
@@ -63,7 +65,10 @@ class SendGrid(ThreadingHTTPServer):
         self.acts = deque(acts)
         self.usual: Say | Fault | None = None
         self.bad: set[str] = set()  # addresses that the rules find wrong
-        self.vague = False  # whether errors name no field
+        self.naming = (
+            "to"  # how errors name those: "to", "first" (only one), "member" (not what of it) or "nobody"
+        )
+        self.always: Mapping[str, str] = {}  # headers of every answer
         self.most_members = 1000  # more is 413
         self.requests: list[dict[str, Any]] = []
         self.book: list[Written] = []
@@ -130,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             return Say(413, errors(("", "too large")))
         found = [*problems(body), *self._bad_addresses(body)]
         if found:
-            return Say(400, errors(*([("", "Bad Request")] if self.server.vague else found)))
+            return Say(400, errors(*self._named(found)))
         self.server.book += write_out(body)
         return Say(202, "", {"X-Message-Id": f"id-{len(self.server.requests)}"})
 
@@ -140,10 +145,21 @@ class _Handler(BaseHTTPRequestHandler):
                 address = member["to"][0]["email"]
                 yield f"personalizations.{number}.to.0.email", f"Does not contain a valid address: {address}"
 
+    def _named(self, found: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        match self.server.naming:
+            case "nobody":
+                return [("", "Bad Request")]
+            case "first":
+                return found[:1]
+            case "member":
+                return [(place.partition(".to")[0], why) for place, why in found]
+            case _:
+                return found
+
     def _answer(self, say: Say) -> None:
         data = say.body.encode()
         self.send_response(say.status)
-        for name, value in say.headers.items():
+        for name, value in {**self.server.always, **say.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -167,6 +183,74 @@ class _Handler(BaseHTTPRequestHandler):
                 for byte in b"HTTP/1.1 202 Accepted\r\nX-Message-Id: x\r\nContent-Length: 0\r\n\r\n":
                     self.wfile.write(bytes([byte]))
                     self.server.stopping.wait(0.05)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One connection: reads ``reads`` bytes of a request (None: all of it, then takes it), says ``says``, and ends."""
+
+    reads: int | None = None
+    says: bytes = b""
+    reset: bool = False
+    after: threading.Event | None = None  # what it waits for before it says it
+
+
+@dataclass
+class Butcher:
+    """Cuts connections after any byte, each as its next ``Cut`` says, and knows which requests it had in whole."""
+
+    listener: socket.socket
+    cuts: queue.SimpleQueue[Cut | None] = field(default_factory=queue.SimpleQueue)
+    taken: int = 0
+    size: int = 0  # bytes of the last whole request
+
+    @property
+    def url(self) -> str:
+        """What goes into ``[sendgrid] url``."""
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def serve(self) -> None:
+        """Until there is no further ``Cut``."""
+        while cut := self.cuts.get():
+            connection, _ = self.listener.accept()
+            with connection:
+                self._read(connection, cut.reads)
+                if cut.after is not None:
+                    cut.after.wait(10)
+                with contextlib.suppress(OSError):  # the other side may be gone
+                    connection.sendall(cut.says)
+                if cut.reset:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _read(self, connection: socket.socket, count: int | None) -> None:
+        seen = b""
+        while len(seen) < (wanted := length(seen) if count is None else count) and (
+            data := connection.recv(wanted - len(seen))
+        ):
+            seen += data
+        if count is None and len(seen) == wanted:
+            self.taken, self.size = self.taken + 1, len(seen)
+
+
+def length(seen: bytes) -> int:
+    """Bytes of the request of which these are the first; one more than there are while nobody can know."""
+    head, end, _ = seen.partition(b"\r\n\r\n")
+    found = re.search(rb"(?i)content-length: (\d+)", head)
+    return len(head + end) + int(found[1]) if end and found else len(seen) + 1
+
+
+@contextlib.contextmanager
+def butcher() -> Iterator[Butcher]:
+    """Runs one on a free port of loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Butcher(listener)
+        thread = threading.Thread(target=server.serve, name="butcher")
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.cuts.put(None)
+            thread.join(10)
 
 
 def errors(*found: tuple[str, str]) -> str:

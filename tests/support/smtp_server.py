@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import io
 import ipaddress
 import socket
 import ssl
@@ -92,12 +93,22 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 class Mailbox:
-    """aiosmtpd's handler: keeps what arrives, refuses whom it is told to."""
+    """aiosmtpd's handler: keeps what arrives, refuses whom it is told to, and has moods."""
 
     def __init__(self) -> None:
         self.messages: list[Arrived] = []
         self.refused: dict[str, str] = {}  # address → the reply to RCPT
         self.port = 0
+        self.busy_once = False  # the next MAIL gets a 421
+        self.cut_once = False  # the next message is kept, and the connection cut instead of saying so
+
+    async def handle_MAIL(self, _server, _session, envelope, address, options) -> str:  # type: ignore[no-untyped-def]
+        if self.busy_once:
+            self.busy_once = False
+            return "421 4.3.2 busy"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 Ok"
 
     async def handle_RCPT(self, _server, _session, envelope, address, options) -> str:  # type: ignore[no-untyped-def]
         if address in self.refused:
@@ -118,6 +129,9 @@ class Mailbox:
                 options=tuple(envelope.mail_options),
             )
         )
+        if self.cut_once:
+            self.cut_once = False
+            server.transport.abort()
         return f"250 2.0.0 Ok: queued as Q{len(self.messages)}"
 
 
@@ -186,6 +200,10 @@ class Cut:
     """Ends the connection at once (RST): what a crash or a firewall looks like."""
 
 
+class Close:
+    """Ends its half of the connection (FIN), and does nothing more about what the other half says."""
+
+
 class Hang:
     """Says nothing until the other side gives up."""
 
@@ -196,27 +214,28 @@ class Deaf:
 
 @dataclass(frozen=True)
 class Drip:
-    """Says this a byte at a time, with ``pause`` seconds between."""
+    """Says this a byte at a time (each in a packet of its own), with ``pause`` seconds between."""
 
     text: str
-    pause: float
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
 class Taken:
     """Keeps the message, and then does this instead of saying so."""
 
-    then: str | type[Cut | Hang | Deaf] | Drip
+    then: Act
 
 
 @dataclass(frozen=True)
 class Late:
-    """Says this and closes: what a server does with a connection it wants to be rid of."""
+    """Says this and closes: what a server does with a connection it wants to be rid of. Bytes get no line end."""
 
-    text: str
+    text: str | bytes
 
 
-Act = str | type[Cut | Hang | Deaf] | Drip | Taken | Late
+# Text is said as a line, bytes are said as they are.
+Act = str | bytes | type[Cut | Close | Hang | Deaf] | Drip | Taken | Late
 
 USUAL: dict[str, str] = {
     "connect": "220 mail.example.org ready",
@@ -235,17 +254,48 @@ class _Gone(Exception):
     """The connection is over."""
 
 
+class _Heard(io.RawIOBase):
+    """What a connection brings, kept in ``book``, up to its ``most``th byte."""
+
+    def __init__(self, connection: socket.socket, book: bytearray, most: int | None) -> None:
+        super().__init__()
+        self.book = book
+        self._connection, self._most = connection, most
+
+    def readable(self) -> bool:
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether the last byte that may come has come."""
+        return self._most is not None and len(self.book) >= self._most
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        room = len(buffer) if self._most is None else self._most - len(self.book)
+        count = self._connection.recv_into(memoryview(buffer)[:room]) if room else 0
+        self.book += buffer[:count]
+        return count
+
+
 @dataclass
 class ScriptedServer:
-    """``ScriptedServer({"RCPT": ["450 later", Cut]})``: the acts of a step are used up in order, then it is usual."""
+    """``ScriptedServer({"RCPT": ["450 later", Cut]})``: the acts of a step are used up in order, then it is usual.
+
+    ``limit=(3, {"MAIL": "421 enough"})``: on a connection that has brought three messages, these steps go so.
+    ``cut=(100, Close)``: the first connection ends after its 100th byte, and what that byte ended is not answered.
+    """
 
     script: dict[str, Sequence[Act]] = field(default_factory=dict)
     usual: dict[str, Act] = field(default_factory=dict)
+    limit: tuple[int, dict[str, Act]] = (0, {})
+    cut: tuple[int, type[Cut | Close]] | None = None
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self.messages: list[Arrived] = []
         self.commands: list[str] = []
         self.connections = 0
+        self.heard: list[bytearray] = []  # what each connection brought
         self.refused: dict[str, str] = {}  # address → the reply to RCPT
         self._acts = {step: deque(acts) for step, acts in self.script.items()}
         self._lock = threading.Lock()
@@ -286,88 +336,134 @@ class ScriptedServer:
                 connection, _ = self._listener.accept()
                 self.connections += 1
                 self._open.add(connection)
-                self._spawn(self._serve, connection)
+                self._spawn(self._serve, connection, self.cut if self.connections == 1 else None)
 
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(_Gone, OSError):
-            lines = connection.makefile("rb")
+    def _serve(self, raw: socket.socket, cut: tuple[int, type[Cut | Close]] | None) -> None:
+        with raw, contextlib.suppress(_Gone, OSError):
+            connection = self._secured(raw)
+            heard = _Heard(connection, bytearray(), cut[0] if cut else None)
+            self.heard.append(heard.book)
+            lines = io.BufferedReader(heard)
             try:
-                self._converse(connection, lines)
+                _Session(self, connection, heard, lines, cut[1] if cut else Cut).converse()
             finally:
                 self._open.discard(connection)
-                with contextlib.suppress(OSError):
-                    lines.close()
+                connection.close()
 
-    def _converse(self, connection: socket.socket, lines) -> None:  # type: ignore[no-untyped-def]
-        self._act("connect", connection)
-        sender = recipient = ""
-        while line := lines.readline():
-            command = line.decode("utf-8", "replace").strip()
-            with self._lock:
-                self.commands.append(command)
-            verb = command[:4].upper()
-            sender = command if verb == "MAIL" else sender
-            recipient = command if verb == "RCPT" else recipient
-            if verb == "RCPT" and _bare(command) in self.refused:
-                self._do(self.refused[_bare(command)], connection)
-                continue
-            said = self._act(verb, connection)
-            if verb == "DATA" and said.startswith("354"):
-                self._receive(connection, lines, sender, recipient)
-            if verb == "QUIT":
-                return
+    def _secured(self, raw: socket.socket) -> socket.socket:
+        if self.tls is None:
+            return raw
+        secured = self.tls.wrap_socket(raw, server_side=True)
+        self._open.add(secured)
+        return secured
 
-    def _receive(self, connection: socket.socket, lines, sender: str, recipient: str) -> None:  # type: ignore[no-untyped-def]
-        self._act("body", connection, lines)
-        body = b""
-        while (line := lines.readline()) != b".\r\n":
-            if not line:
-                raise _Gone
-            body += line.removeprefix(b".")
-        arrived = Arrived(_bare(sender), _bare(recipient), body)
-        act = self._next("dot")
-        if isinstance(act, Taken) or (isinstance(act, str) and act.startswith("250")):
-            with self._lock:
-                self.messages.append(arrived)
-        self._do(act.then if isinstance(act, Taken) else act, connection)
-
-    def _next(self, step: str) -> Act:
+    def next(self, step: str, brought: int) -> Act:
+        """What is to be done at a step of a connection that has brought so many messages."""
+        most, worn = self.limit
+        if most and brought >= most and step in worn:
+            return worn[step]
         with self._lock:
             acts = self._acts.get(step)
             if acts:
                 return acts.popleft()
         return self.usual.get(step, USUAL.get(step, "502 5.5.2 what?"))
 
-    def _act(self, step: str, connection: socket.socket, lines=None) -> str:  # type: ignore[no-untyped-def]
-        act = self._next(step)
-        if step == "body" and act is Cut:
-            lines.read(1000)  # some of it came
-        return self._do(act, connection)
+    def wait(self, seconds: float) -> None:
+        """Lets time pass, unless and until the server is stopped."""
+        self._stopping.wait(seconds)
 
-    def _do(self, act: Act, connection: socket.socket) -> str:
+
+@dataclass
+class _Session:
+    """One connection to a ``ScriptedServer``."""
+
+    server: ScriptedServer
+    connection: socket.socket
+    heard: _Heard
+    lines: io.BufferedReader
+    ending: type[Cut | Close]
+    brought: int = 0
+
+    def converse(self) -> None:
+        self._act("connect")
+        sender = recipient = ""
+        while (line := self.lines.readline()).endswith(b"\n"):
+            command = line.decode("utf-8", "replace").strip()
+            self.server.commands.append(command)
+            verb = command[:4].upper()
+            sender = command if verb == "MAIL" else sender
+            recipient = command if verb == "RCPT" else recipient
+            if verb == "RCPT" and _bare(command) in self.server.refused:
+                self._do(self.server.refused[_bare(command)])
+                continue
+            said = _text(self._act(verb))
+            if verb == "DATA" and said.startswith("354"):
+                self._receive(sender, recipient)
+            if verb == "QUIT":
+                return
+        self._end_if_cut()
+
+    def _receive(self, sender: str, recipient: str) -> None:
+        act = self.server.next("body", self.brought)
+        if act is Cut:
+            self.lines.read(1000)  # some of it came
+        self._do(act)
+        body = b""
+        while (line := self.lines.readline()) != b".\r\n":
+            if not line.endswith(b"\n"):
+                self._end_if_cut()
+                raise _Gone
+            body += line.removeprefix(b".")
+        self.brought += 1
+        act = self.server.next("dot", self.brought)
+        if isinstance(act, Taken) or (isinstance(act, str) and act.startswith("250 ")):
+            self.server.messages.append(Arrived(_bare(sender), _bare(recipient), body))
+        self._do(act.then if isinstance(act, Taken) else act)
+
+    def _act(self, step: str) -> Act:
+        act = self.server.next(step, self.brought)
+        self._do(act)
+        return act
+
+    def _end_if_cut(self) -> None:
+        if self.heard.full:
+            self._do(self.ending)
+
+    def _do(self, act: Act) -> None:
+        if self.heard.full:
+            act = self.ending
         if act is Cut:
             # Lingering for 0 seconds makes close() send RST.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise _Gone
-        if act is Hang:
-            while connection.recv(65536):
-                pass
+        if act is Close:
+            self.connection.shutdown(socket.SHUT_WR)
+        if act in {Close, Hang}:
+            while more := self.connection.recv(65536):
+                self.heard.book += more
             raise _Gone
         if act is Deaf:
-            self._stopping.wait(30)
+            self.server.wait(30)
             raise _Gone
+        self._say(act)
+
+    def _say(self, act: Act) -> None:
         if isinstance(act, Drip):
             for byte in act.text.encode() + b"\r\n":
-                connection.sendall(bytes([byte]))
-                self._stopping.wait(act.pause)
-            return act.text
+                self.connection.sendall(bytes([byte]))
+                self.server.wait(act.pause)
+            return
+        said = act.text if isinstance(act, Late) else act
+        assert isinstance(said, str | bytes)
+        if said:
+            self.connection.sendall(said if isinstance(said, bytes) else f"{said}\r\n".encode())
         if isinstance(act, Late):
-            connection.sendall(f"{act.text}\r\n".encode())
             raise _Gone
-        assert isinstance(act, str)
-        if act:
-            connection.sendall(f"{act}\r\n".encode())
-        return act
+
+
+def _text(act: Act) -> str:
+    said = act.text if isinstance(act, Drip | Late) else act
+    return said.decode("latin-1") if isinstance(said, bytes) else str(said)
 
 
 def _bare(command: str) -> str:
