@@ -51,6 +51,7 @@ demo: $(READY)
 # pytest comes last, because its summary is what people and CI read.
 test: $(READY)
 	@.ci/browser
+	@.ci/postgresql
 	@.ci/smtp-sink
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest -n 2

@@ -151,10 +151,16 @@ def open_store(settings: Settings) -> Engine:
 
 
 def lock_path(settings: Settings) -> Path:
-    """Beside the database, wherever that is: two projects that share one must not send at once."""
+    """Beside the database file, wherever that is: two projects that share one must not send at once.
+
+    PostgreSQL has locks of its own, and the file is never made.
+    """
     from sqlalchemy import make_url
 
-    name = make_url(settings.database_url).database or str(settings.state_dir / "newsletter.db")
+    url = make_url(settings.database_url)
+    if url.get_backend_name() != "sqlite":
+        return settings.state_dir / "lock"
+    name = url.database or str(settings.state_dir / "newsletter.db")
     return Path(name.removeprefix("file:").partition("?")[0]).resolve().with_name("lock")
 
 

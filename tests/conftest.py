@@ -1,10 +1,18 @@
-"""What every test shares: fixed seeds and nothing else."""
+"""What every test shares: fixed seeds, and the two databases."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support import postgresql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 COMMON = {
     "deadline": None,
@@ -15,3 +23,28 @@ COMMON = {
 settings.register_profile("test", max_examples=60, **COMMON)
 settings.register_profile("prove", max_examples=3000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """One server for all tests of this process."""
+    if postgresql.programs() is None:
+        pytest.skip("there is no PostgreSQL server to start: apt-get install postgresql")
+    with postgresql.server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: postgresql.Server) -> Iterator[str]:
+    """The address of a PostgreSQL database with our tables and nothing in them."""
+    url = postgresql_server.create()
+    yield url
+    postgresql_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A test runs on each database; the SQLite file does not exist yet."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    return f"sqlite:///{tmp_path / 'newsletter.db'}"

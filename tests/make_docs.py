@@ -87,8 +87,8 @@ ENVIRONMENT = {
     "Never change it, and keep a copy of it in a safe place.",
     "SENDGRID_API_KEY": 'For `transport = "sendgrid"`. Its only permission should be Mail Send.',
     "SMTP_PASSWORD": "For `[smtp] username`.",
-    "DATABASE_URL": "Where the database is. Left out: SQLite in `.newsletter/newsletter.db`. "
-    "Only SQLite works so far.",
+    "DATABASE_URL": "Where the database is. Left out: SQLite in `.newsletter/newsletter.db`. For PostgreSQL: "
+    "`postgresql://USER:PASSWORD@HOST/NAME`.",
 }
 ISSUE_KEYS = {
     "subject": "The subject. Up to about 50 characters are shown everywhere.",

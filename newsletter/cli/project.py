@@ -12,8 +12,6 @@ from newsletter.cli import output
 from newsletter.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from newsletter.cli.main import Project
 
 
@@ -99,24 +97,19 @@ def upgrade(project: Project) -> None:
 @click.pass_obj
 def check(project: Project) -> None:
     """Look for damage in the database; changes nothing."""
-    from newsletter.store.engine import SCHEMA, open_engine, read
+    from newsletter.store.engine import SCHEMA, health, open_engine
 
     engine = open_engine(project.settings.database_url)
     try:
-        damage = read(engine, _damage)
+        found = health(engine)
     finally:
         engine.dispose()
-    if damage:
+    if found.damage:
         raise DatabaseError(
-            "The database is damaged:" + "".join(f"\n  {line}" for line in damage),
-            hint="Keep a copy of the file as it is, and restore the last backup.",
+            "The database is damaged:" + "".join(f"\n  {line}" for line in found.damage),
+            hint="Keep a copy of it as it is, and restore the last backup.",
         )
-    output.say(f"The database is sound: schema {SCHEMA}, every page and every reference checked.")
+    for doubt in found.doubts:
+        output.say(doubt)
+    output.say(f"The database is sound: schema {SCHEMA}, {found.checked} checked.")
     output.next_steps("newsletter status")
-
-
-def _damage(conn: Connection) -> list[str]:
-    pages = [str(row[0]) for row in conn.exec_driver_sql("PRAGMA integrity_check(20)")]
-    orphans = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
-    found = [f"a row of {table} refers to a missing {parent}" for table, _, parent, _ in orphans]
-    return [line for line in pages if line != "ok"] + found

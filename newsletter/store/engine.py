@@ -1,11 +1,8 @@
 """Opening the database, and the only two ways to use it: ``read`` and ``write``.
 
-SQLite in WAL mode with ``synchronous=FULL``: what was committed survives a power cut, and readers never wait
-for the writer. SQLite's own back-off sleeps up to 100 ms between tries and starves whoever waits for the
-write lock: beside a sender that commits group after group, another writer waited up to 1.9 s. So its
-``busy_timeout`` is 0 and we ask again every half millisecond (27 ms at most in the same trial).
+What differs from one kind of database to another is in ``sqlite`` and ``postgresql``.
 
-Every SQLite error that a person can do something about leaves here as a ``DatabaseError``. Constraint
+Every error of the database that a person can do something about leaves here as a ``DatabaseError``. Constraint
 violations and wrong SQL pass through: the first are the caller's business, the second are bugs.
 """
 
@@ -13,66 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sqlite3
 import time
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, insert, inspect, make_url, select, text
+from sqlalchemy import insert, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from newsletter.errors import ConfigError, DatabaseError
+from newsletter.store import postgresql, sqlite
+from newsletter.store.database import PATIENCE_SECONDS, SHARED, UPGRADE, WAIT
 from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL, Connection, Engine
+
+    from newsletter.store.database import Database, Health
 
 T = TypeVar("T")
 
 SCHEMA = "0002"  # the newest revision; here as well, because alembic takes 100 ms to say it
-RETRY_SECONDS = 0.0005
 BREATH_SECONDS = 0.002  # four tries of whoever else wants to write
-PATIENCE_SECONDS = 30.0
-WAIT = "newsletter_wait"  # execution option: seconds to wait for the write lock; absent means reading
 
-UPGRADE = "Run `newsletter db upgrade`."
-_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA secure_delete=ON",  # an erased address must not stay readable in the file's free pages
-)
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_SENTENCES = {
-    sqlite3.SQLITE_FULL: (
-        "The disk is full, or the database may not grow any further",
-        "Free some space and run it again.",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        "The database can't be written: it is read-only",
-        "Check who owns the file and its folder.",
-    ),
-    sqlite3.SQLITE_NOTADB: (
-        "The file is not a database",
-        "Restore it from a backup, or move it away to start anew.",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        "The database is damaged",
-        "Keep a copy of the file and restore the last backup.",
-    ),
-    sqlite3.SQLITE_IOERR: (
-        "The disk gave an error while the database was used",
-        "Check the disk, then run it again.",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        "The database can't be opened",
-        "Check that its folder exists and may be written.",
-    ),
-    sqlite3.SQLITE_PERM: ("The database may not be opened", "Check who owns the file and its folder."),
-}
+_DATABASES: Mapping[str, Database] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
 def open_engine(url: str, *, create: bool = False) -> Engine:
@@ -115,27 +76,40 @@ def check_schema(engine: Engine) -> None:
         raise DatabaseError(message, hint=f"Make a backup. {UPGRADE}")
 
 
-def write(engine: Engine, fn: Callable[[Connection], T], *, wait: float = PATIENCE_SECONDS) -> T:
+def write(
+    engine: Engine, fn: Callable[[Connection], T], *, wait: float = PATIENCE_SECONDS, shared: bool = False
+) -> T:
     """Run ``fn`` in one write transaction and commit; roll back if it raises. The only way to write.
 
-    The write lock is taken at the start (``BEGIN IMMEDIATE``): a transaction that reads first and asks for it
-    later can be refused with its work half done. Waits up to ``wait`` seconds for another writer, then raises
-    ``DatabaseError``. ``fn`` runs once at most, and nothing slow belongs inside.
+    One writer at a time: the write lock is taken at the start. On PostgreSQL those with ``shared`` write at the same
+    time as each other, and at no other time; only for what senders do, row by row and on conditions. Waits up to
+    ``wait`` seconds for another writer, then raises ``DatabaseError``. ``fn`` runs once at most, and nothing slow
+    belongs inside.
     """
-    with _translated(engine), engine.connect().execution_options(**{WAIT: wait}) as conn, conn.begin():
+    with _transaction(engine, {WAIT: wait, SHARED: shared}) as conn:
         return fn(conn)
-
-
-def in_chunks(engine: Engine, step: Callable[[Connection], object]) -> None:
-    """Write ``step`` again and again until it returns nothing, with a breath between for other writers."""
-    while write(engine, step):
-        time.sleep(BREATH_SECONDS)
 
 
 def read(engine: Engine, fn: Callable[[Connection], T]) -> T:
     """Run ``fn`` on one snapshot of the database. Raises ``DatabaseError`` where ``write`` would."""
-    with _translated(engine), engine.connect() as conn, conn.begin():
+    with _transaction(engine, {}) as conn:
         return fn(conn)
+
+
+def in_chunks(engine: Engine, step: Callable[[Connection], object], *, shared: bool = False) -> None:
+    """Write ``step`` again and again until it returns nothing, with a breath between for other writers."""
+    while write(engine, step, shared=shared):
+        time.sleep(BREATH_SECONDS)
+
+
+def many_senders(engine: Engine) -> bool:
+    """Whether several processes may send from this database at once."""
+    return engine.dialect.name == "postgresql"
+
+
+def health(engine: Engine) -> Health:
+    """Looks for damage in the whole database; changes nothing."""
+    return read(engine, _kind(engine.url).health)
 
 
 def ensure_keys(engine: Engine, signing: Mapping[int, bytes], address_key: bytes) -> None:
@@ -180,129 +154,78 @@ def remember_key(conn: Connection, name: str, value: str) -> None:
 
 def _engine(url: str, *, create: bool) -> Engine:
     parsed = _parse(url)
-    file = _file(parsed)
-    if file is not None:
-        _private(file, create=create)
-    engine = create_engine(parsed, connect_args={"timeout": 0}, hide_parameters=True)
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
+    return _kind(parsed).make(parsed, create=create)
 
 
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # The URL itself is not shown: it may hold a password.
         raise ConfigError(
             "DATABASE_URL is not a database address.", hint="Leave it out to use SQLite."
         ) from None
-    if parsed.get_backend_name().startswith("postgres"):
-        raise DatabaseError(
-            "DATABASE_URL names PostgreSQL, and the extra `postgres` for it arrives with a later version.",
-            hint="Leave DATABASE_URL out to use SQLite.",
-        )
-    if parsed.get_backend_name() != "sqlite":
+    if parsed.drivername == "postgres":  # as many hosts write it
+        parsed = parsed.set(drivername="postgresql")
+    if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"}:
         raise ConfigError(
-            f"DATABASE_URL names {parsed.get_backend_name()}, and only SQLite is known.", hint="Leave it out."
-        )
-    if parsed.database in {None, "", ":memory:"}:
-        raise ConfigError(
-            "DATABASE_URL names no file: who has got a copy can't be kept in memory.", hint="Leave it out."
+            f"DATABASE_URL names {parsed.drivername}, and only sqlite and postgresql are known.",
+            hint="Leave it out to use SQLite, or write postgresql://USER:PASSWORD@HOST/NAME",
         )
     return parsed
 
 
-def _file(url: URL) -> Path | None:
-    """The file to make and to protect; None for ``file:…?uri=true``, which says itself how it is opened."""
-    return None if url.query.get("uri") else Path(url.database or "")
-
-
-def _private(file: Path, *, create: bool) -> None:
-    """Make the file its owner's alone: who is on this list is health data. -wal and -shm copy its mode."""
-    try:
-        if create:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.touch(mode=0o600)
-        if not file.is_file():
-            raise DatabaseError(f"There is no database at {file}.", hint=UPGRADE)
-        if file.stat().st_mode & 0o077:
-            with contextlib.suppress(PermissionError):  # somebody else's file: theirs to decide
-                file.chmod(0o600)
-    except OSError as error:
-        raise DatabaseError(
-            f"The database {file} can't be opened: {error.strerror}.", hint="Check its folder."
-        ) from error
-
-
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: `_on_begin` does
-    for pragma in _PRAGMAS:
-        _patiently(partial(connection.execute, pragma), PATIENCE_SECONDS)
-
-
-def _on_begin(conn: Connection) -> None:
-    raw: Any = conn.connection.driver_connection
-    wait = conn.get_execution_options().get(WAIT)
-    if wait is None:
-        _patiently(lambda: _begin_reading(raw), PATIENCE_SECONDS)
-    else:
-        _patiently(lambda: raw.execute("BEGIN IMMEDIATE"), wait)
-
-
-def _begin_reading(raw: sqlite3.Connection) -> None:
-    """Take the snapshot now: after a plain BEGIN the first SELECT would, where nobody waits for a lock."""
-    raw.execute("BEGIN")
-    try:
-        raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-    except sqlite3.Error:
-        raw.rollback()
-        raise
-
-
-def _patiently(act: Callable[[], object], wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            act()
-        except sqlite3.OperationalError as error:
-            if _code(error) not in _BUSY or time.monotonic() >= deadline:
-                raise
-        else:
-            return
-        time.sleep(RETRY_SECONDS)
-
-
-# What SQLite says, in sentences
-
-
-@contextlib.contextmanager
-def _translated(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, DBAPIError) as error:
-        sentence = _sentence(error.orig if isinstance(error, DBAPIError) else error)
-        if sentence is None:
-            raise
-        raise DatabaseError(f"{sentence[0]}: {_name(engine)}.", hint=sentence[1]) from error
-
-
-def _sentence(error: BaseException | None) -> tuple[str, str] | None:
-    if _code(error) in _BUSY:
-        return (
-            "Another program keeps the database locked",
-            "Probably a second `newsletter` command, a database browser or a backup: let it end, try again.",
-        )
-    return _SENTENCES.get(_code(error))
-
-
-def _code(error: BaseException | None) -> int:
-    """SQLite's primary result code (the upper bits only say more about it); 0 if it has none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _kind(url: URL) -> Database:
+    return _DATABASES[url.get_backend_name()]
 
 
 def _name(engine: Engine) -> str:
-    return engine.url.database or ""
+    return _kind(engine.url).name(engine.url)
+
+
+# Transactions
+
+
+@contextlib.contextmanager
+def _transaction(engine: Engine, options: dict[str, Any]) -> Iterator[Connection]:
+    with _translated(engine), _begun(engine, options) as conn:
+        yield conn
+        conn.commit()
+
+
+def _begun(engine: Engine, options: dict[str, Any]) -> Connection:
+    """A connection in a transaction. One from the pool that the server has ended meanwhile is replaced, once."""
+    try:
+        return _begin(engine, options)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return _begin(engine, options)
+
+
+def _begin(engine: Engine, options: dict[str, Any]) -> Connection:
+    with _translated(engine, connecting=True):
+        conn = engine.connect().execution_options(**options)
+    try:
+        conn.begin()
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+@contextlib.contextmanager
+def _translated(engine: Engine, *, connecting: bool = False) -> Iterator[None]:
+    """What the driver says, in sentences."""
+    driver: type[Exception] = engine.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except (driver, DBAPIError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        problem = _kind(engine.url).explain(cause or error, connecting=connecting)
+        if problem is None:
+            raise
+        raise DatabaseError(f"{problem.sentence}: {_name(engine)}.", hint=problem.hint) from error
 
 
 # The schema's revisions are numbers of four digits in one line: comparing them says which is older.

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Dialect
 
+# For what grows: on PostgreSQL, rows that were refused use up numbers too. SQLite counts to 2^63 in any case, and only
+# gives numbers out by itself under this name.
+Number = BigInteger().with_variant(Integer, "sqlite")
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -93,7 +97,7 @@ list_ = Table(
 subscriber = Table(
     "subscriber",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("address", Text),  # as the person wrote it; NULL once erased
     Column("address_key", LargeBinary(16), unique=True),  # NULL once erased
     Column("name", Text, nullable=False, default=""),
@@ -107,7 +111,7 @@ subscriber = Table(
 subscription = Table(
     "subscription",
     metadata,
-    Column("id", Integer, primary_key=True),  # stands in every link, 8 bytes
+    Column("id", Number, primary_key=True),  # stands in every link, 8 bytes
     Column("subscriber_id", ForeignKey("subscriber.id"), nullable=False),
     Column("list_id", ForeignKey("list.id"), nullable=False),
     Column("state", Text, nullable=False),
@@ -123,7 +127,7 @@ subscription = Table(
 consent = Table(  # append-only: what a person (or who acted for them) said, and where
     "consent",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("subscription_id", ForeignKey("subscription.id"), nullable=False, index=True),
     Column("at", Instant, nullable=False),
     Column("act", Text, nullable=False),  # imported, added, unsubscribed …
@@ -214,7 +218,7 @@ picture = Table(
 delivery = Table(
     "delivery",
     metadata,
-    Column("seq", Integer, primary_key=True),  # keyset order; never leaves the database
+    Column("seq", Number, primary_key=True),  # keyset order; never leaves the database
     Column("id", LargeBinary(16), nullable=False, unique=True),
     Column("campaign_id", ForeignKey("campaign.id"), nullable=False),
     Column("issue", Text, nullable=False),

@@ -8,6 +8,8 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Forward only: going back means restoring the backup."""
@@ -27,7 +29,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "subscriber",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", Number, nullable=False),
         sa.Column("address", sa.Text()),
         sa.Column("address_key", sa.LargeBinary(length=16)),
         sa.Column("name", sa.Text(), nullable=False),
@@ -78,8 +80,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "subscription",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("subscriber_id", sa.Integer(), nullable=False),
+        sa.Column("id", Number, nullable=False),
+        sa.Column("subscriber_id", Number, nullable=False),
         sa.Column("list_id", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("since", sa.BigInteger(), nullable=False),
@@ -97,8 +99,8 @@ def upgrade() -> None:
     op.create_index("ix_subscription_list_id_id", "subscription", ["list_id", "id"], unique=False)
     op.create_table(
         "consent",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("subscription_id", sa.Integer(), nullable=False),
+        sa.Column("id", Number, nullable=False),
+        sa.Column("subscription_id", Number, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("act", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
@@ -109,14 +111,14 @@ def upgrade() -> None:
     op.create_index("ix_consent_subscription_id", "consent", ["subscription_id"], unique=False)
     op.create_table(
         "delivery",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", Number, nullable=False),
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("campaign_id", sa.Integer(), nullable=False),
         sa.Column("issue", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("subscriber_id", sa.Integer(), nullable=False),
-        sa.Column("subscription_id", sa.Integer(), nullable=False),
+        sa.Column("subscriber_id", Number, nullable=False),
+        sa.Column("subscription_id", Number, nullable=False),
         sa.Column("address_key", sa.LargeBinary(length=16), nullable=False),
         sa.Column("edition", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),

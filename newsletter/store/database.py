@@ -1,0 +1,48 @@
+"""What ``engine`` needs to know of a kind of database: each has a module of its own with these functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+PATIENCE_SECONDS = 30.0
+WAIT = "newsletter_wait"  # execution option: seconds to wait for the write lock; absent means reading
+SHARED = "newsletter_shared"  # execution option: several may hold the write lock in this way
+
+UPGRADE = "Run `newsletter db upgrade`."
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error of the database that a person can do something about."""
+
+    sentence: str  # without its full stop: the name of the database follows
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a look at the whole database found."""
+
+    damage: list[str]
+    checked: str  # what was looked at, for the sentence that says all is well
+    doubts: list[str]  # what the database's settings can't promise
+
+
+class Database(Protocol):
+    """One kind of database."""
+
+    def make(self, url: URL, *, create: bool) -> Engine:
+        """An engine whose transactions begin as ``write`` and ``read`` promise. Raises ``ConfigError``."""
+
+    def name(self, url: URL) -> str:
+        """How errors call the database; never with a password."""
+
+    def explain(self, error: BaseException, *, connecting: bool) -> Problem | None:
+        """What the driver's error means; None for what is the caller's business, or a bug."""
+
+    def health(self, conn: Connection) -> Health:
+        """Looks for damage; reads everything and changes nothing."""

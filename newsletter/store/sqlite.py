@@ -1,0 +1,154 @@
+"""SQLite: how its file is opened, how a transaction begins, and what its errors mean.
+
+WAL mode with ``synchronous=FULL``: what was committed survives a power cut, and readers never wait for the writer.
+SQLite's own back-off sleeps up to 100 ms between tries and starves whoever waits for the write lock: beside a sender
+that commits group after group, another writer waited up to 1.9 s. So its ``busy_timeout`` is 0 and we ask again every
+half millisecond (27 ms at most in the same trial).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event
+
+from newsletter.errors import ConfigError, DatabaseError
+from newsletter.store.database import PATIENCE_SECONDS, UPGRADE, WAIT, Health, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL, Connection, Engine
+
+RETRY_SECONDS = 0.0005
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA secure_delete=ON",  # an erased address must not stay readable in the file's free pages
+)
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_LOCKED = Problem(
+    "Another program keeps the database locked",
+    "Probably a second `newsletter` command, a database browser or a backup: let it end, try again.",
+)
+_PROBLEMS = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: Problem(
+        "The disk is full, or the database may not grow any further", "Free some space and run it again."
+    ),
+    sqlite3.SQLITE_READONLY: Problem(
+        "The database can't be written: it is read-only", "Check who owns the file and its folder."
+    ),
+    sqlite3.SQLITE_NOTADB: Problem(
+        "The file is not a database", "Restore it from a backup, or move it away to start anew."
+    ),
+    sqlite3.SQLITE_CORRUPT: Problem(
+        "The database is damaged", "Keep a copy of the file and restore the last backup."
+    ),
+    sqlite3.SQLITE_IOERR: Problem(
+        "The disk gave an error while the database was used", "Check the disk, then run it again."
+    ),
+    sqlite3.SQLITE_CANTOPEN: Problem(
+        "The database can't be opened", "Check that its folder exists and may be written."
+    ),
+    sqlite3.SQLITE_PERM: Problem("The database may not be opened", "Check who owns the file and its folder."),
+}
+
+
+def make(url: URL, *, create: bool) -> Engine:
+    """An engine on the file; with ``create``, an empty one is made if there is none."""
+    if url.database in {None, "", ":memory:"}:
+        raise ConfigError(
+            "DATABASE_URL names no file: who has got a copy can't be kept in memory.", hint="Leave it out."
+        )
+    if not url.query.get("uri"):  # file:…?uri=true says itself how it is opened
+        _private(Path(name(url)), create=create)
+    engine = create_engine(url, connect_args={"timeout": 0}, hide_parameters=True)
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def name(url: URL) -> str:
+    """The path of the file."""
+    return url.database or ""
+
+
+def explain(error: BaseException, *, connecting: bool) -> Problem | None:
+    """By SQLite's primary result code; the upper bits only say more about it."""
+    return _PROBLEMS.get(_code(error))
+
+
+def health(conn: Connection) -> Health:
+    """Every page and every reference."""
+    pages = [str(row[0]) for row in conn.exec_driver_sql("PRAGMA integrity_check(20)")]
+    orphans = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
+    found = [f"a row of {table} refers to a missing {parent}" for table, _, parent, _ in orphans]
+    return Health([line for line in pages if line != "ok"] + found, "every page and every reference", [])
+
+
+def _private(file: Path, *, create: bool) -> None:
+    """Make the file its owner's alone: who is on this list is health data. -wal and -shm copy its mode."""
+    try:
+        if create:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+        if not file.is_file():
+            raise DatabaseError(f"There is no database at {file}.", hint=UPGRADE)
+        if file.stat().st_mode & 0o077:
+            with contextlib.suppress(PermissionError):  # somebody else's file: theirs to decide
+                file.chmod(0o600)
+    except OSError as error:
+        raise DatabaseError(
+            f"The database {file} can't be opened: {error.strerror}.", hint="Check its folder."
+        ) from error
+
+
+def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: `_on_begin` does
+    for pragma in _PRAGMAS:
+        _patiently(partial(connection.execute, pragma), PATIENCE_SECONDS)
+
+
+def _on_begin(conn: Connection) -> None:
+    """Takes the write lock at once: a transaction that reads first and asks for it later can be refused half done."""
+    raw: Any = conn.connection.driver_connection
+    wait = conn.get_execution_options().get(WAIT)
+    if wait is None:
+        _patiently(lambda: _begin_reading(raw), PATIENCE_SECONDS)
+    else:
+        _patiently(lambda: raw.execute("BEGIN IMMEDIATE"), wait)
+
+
+def _begin_reading(raw: sqlite3.Connection) -> None:
+    """Take the snapshot now: after a plain BEGIN the first SELECT would, where nobody waits for a lock."""
+    raw.execute("BEGIN")
+    try:
+        raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.Error:
+        raw.rollback()
+        raise
+
+
+def _patiently(act: Callable[[], object], wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            act()
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _BUSY or time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(RETRY_SECONDS)
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
