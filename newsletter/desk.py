@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from newsletter import limits
 from newsletter.errors import TransportRejected
 from newsletter.model import Accepted, Recipient, Unknown
+from newsletter.recovery import clock_jumped
 from newsletter.transports.answers import words
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ class Desk:
         self._stopping = stopping
         self._requests: queue.SimpleQueue[_Request | _Lane] = queue.SimpleQueue()
         self._broken: Exception | None = None
+        self._unsaved: list[Outcome] = []  # answers that the database has not taken yet
+        self._latest = clock.now()
         self._round = Round()
 
     def work(self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False) -> Round:
@@ -150,8 +154,9 @@ class Desk:
         Two windows in a row without an answer close the round, and so does the first acceptance when ``probing``:
         a provider in trouble would else turn every lane's next window into a doubt, round after round.
 
-        Raises what the database raised: then no lane gets another copy, and what was handed and could not be
-        stored is unknown after the next start.
+        Raises what the database raised, and ``Refused`` when the clock has jumped back: then no lane gets another
+        copy. Answers that were known are offered to the database again until the last lane has ended; what it does not
+        take by then is unknown after the next start.
         """
         self._round = Round()
         for number in range(lanes):
@@ -187,21 +192,30 @@ class Desk:
         try:
             copies = self._step(settled, sum(request.want for request in requests))
         except Exception as error:  # lanes wait for an answer, whatever happened here
-            self._broken = error
+            self._broken = self._broken or error
         for request in requests:
             request.window, copies = copies[: request.want], copies[request.want :]
             request.answered.set()
 
-    def _step(self, settled: Sequence[Outcome], want: int) -> list[Recipient]:
-        if self._broken is not None:
-            return []
-        if self._round.closed or self._stopping.is_set():
+    def _step(self, settled: list[Outcome], want: int) -> list[Recipient]:
+        self._unsaved += settled
+        now = self._now()
+        if self._broken is not None or self._round.closed or self._stopping.is_set():
             want = 0
-        if not settled and not want:
+        if not self._unsaved and not want:
             return []
-        handed = self._book.step(settled, want, self._clock.now())
+        handed = self._book.step(self._unsaved, want, now)
+        self._unsaved = []
         self._round.handed += len(handed)
         return [self._recipient(row) for row in handed]
+
+    def _now(self) -> datetime:
+        """Never behind what was written before: a clock that jumps back ends the work."""
+        now = self._clock.now()
+        if limits.is_behind(now, self._latest):
+            self._broken = self._broken or clock_jumped(now, self._latest)
+        self._latest = max(now, self._latest)
+        return self._latest
 
     def _recipient(self, row: Claimed) -> Recipient:
         values = {"name": row.name, **row.fields, **self._sign(row.subscription_id)}

@@ -9,9 +9,11 @@
     │   └── TemplateError     3     … a template can't be compiled, with file, line and column
     ├── ChecksFailed          4     the issue can be read and must not be sent as it is
     ├── Refused               5     the product will not do this now: mode, count, paused
+    │   └── Occupied          5     … because another process is sending: `send` follows that one
     ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
     ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
     ├── Unfinished            8     stopped before the end: run the same command again
+    ├── DrillFailed           1     a crash drill found the ledger lying: report it, it is a bug of ours
     └── TransportError        8     raised by transports only; ``sending`` makes it a pause, a proof shows it
         ├── TransportUnavailable    the provider can't be reached: try later, nobody is charged
         └── TransportRejected       the provider refuses us (key, sender, policy): pause the campaign
@@ -80,6 +82,10 @@ class Refused(NewsletterError):
     exit_code = 5
 
 
+class Occupied(Refused):
+    """Another process is sending from this database."""
+
+
 class DatabaseError(NewsletterError):
     """The database can't be opened, read or written as it is."""
 
@@ -96,6 +102,10 @@ class Unfinished(NewsletterError):
     """A campaign stopped before its end; the ledger holds where, and the same command goes on."""
 
     exit_code = 8
+
+
+class DrillFailed(NewsletterError):
+    """After a crash drill the ledger said of somebody what was not so."""
 
 
 class TransportError(NewsletterError):

@@ -3,24 +3,28 @@
 The campaign is ``preparing`` until its last row is in, and one commit then makes it ``running``: whatever kills the
 process before that leaves nothing that can be sent. The compiled email is stored with it, so that the last reader gets
 the bytes that the first one got, whatever was edited or upgraded meanwhile.
+
+What a killed freeze left is adopted by the next freeze of the same: it takes the present email and the present plan,
+and only the rows that differ are written (docs/decisions/0016).
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import IntegrityError
 
-from newsletter.errors import Refused
+from newsletter.errors import Occupied, Refused
 from newsletter.model import CampaignState, Kind
-from newsletter.recovery import remove_unfinished
-from newsletter.store import campaigns
-from newsletter.store.engine import in_chunks, read, write
+from newsletter.store import campaigns, preparing
+from newsletter.store.engine import BREATH_SECONDS, read, write
+from newsletter.store.preparing import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -28,6 +32,13 @@ if TYPE_CHECKING:
     from newsletter.message import MessageSettings
     from newsletter.model import Campaign, Email
     from newsletter.store.campaigns import Target
+    from newsletter.store.preparing import Change
+
+T = TypeVar("T")
+
+HOLD_SECONDS = 0.010  # how long one transaction may keep other writers waiting
+PAGE = 5000
+"""People looked up at once, outside the write lock: 2 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,17 @@ class Plan:
     recipients: int
     left_out: Mapping[str, int]  # reason → people
     only: frozenset[bytes] | None = None  # allowlist mode: these address keys and nobody else
+
+
+class InPreparation(Occupied):
+    """A living process is freezing this campaign, or one that takes its period or its readers: wait for that one."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__(
+            f"another process is preparing {campaign.label}.",
+            hint="Wait until it has begun to send, and run the same command again.",
+        )
+        self.campaign = campaign
 
 
 def plan(engine: Engine, target: Target, *, only: frozenset[bytes] | None = None) -> Plan:
@@ -63,49 +85,121 @@ def _period_taken(taken: Campaign) -> Refused:
 
 
 def freeze(
-    engine: Engine, planned: Plan, email: Email, message: MessageSettings, *, transport: str, now: datetime
+    engine: Engine,
+    planned: Plan,
+    email: Email,
+    message: MessageSettings,
+    *,
+    transport: str,
+    now: datetime,
+    owner: str = "",
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
-    The campaign is ``preparing`` until its last row is in; one commit then makes it ``running``. A process that dies
-    before that leaves nothing that can be sent, and ``recovery.recover`` takes it away. Raises ``Refused`` when more
-    people came in than were planned: somebody said yes to a number.
+    ``owner`` is this process (``store.owners``); the dead have been buried. Raises ``InPreparation`` when a living one
+    is at it, or has taken this one over. Raises ``Refused`` when more people came in than were planned (somebody said
+    yes to a number), or when the period was used meanwhile.
     """
-    made = _create(engine, planned.target, email, message, transport=transport, now=now)
-    _fill(engine, made, planned)
-    if not write(engine, lambda conn: campaigns.start(conn, made, now, at_most=planned.recipients)):
-        remove_unfinished(engine)
+    content = Content(email, message.to_dict(), transport)
+    made = _begin(engine, planned.target, content, mine=owner, now=now)
+    _fill(engine, made, planned, mine=owner)
+    # Counted before the last transaction, because a million take 60 ms: the rows are this process's, nobody adds any.
+    if read(engine, lambda conn: preparing.size(conn, made)) > planned.recipients:
+        write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
         raise Refused(
             f"more people joined the list {planned.target.list} than the {planned.recipients} you confirmed.",
             hint="Nothing was sent. Run the same command again to see the new number.",
         )
+    if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now)):
+        raise _lost(engine, made)
     return read(engine, lambda conn: campaigns.get(conn, made))
 
 
-def _create(
-    engine: Engine, target: Target, email: Email, message: MessageSettings, *, transport: str, now: datetime
-) -> int:
-    create = partial(
-        campaigns.create,
-        target=target,
-        compiled=email,
-        message=message.to_dict(),
-        transport=transport,
-        now=now,
-    )
+def _begin(engine: Engine, target: Target, content: Content, *, mine: str, now: datetime) -> int:
+    for found in read(engine, lambda conn: preparing.in_the_way(conn, target)):
+        if found.living:
+            raise InPreparation(found.campaign)
+        if found.target != target:
+            remove(engine, found.campaign)
     try:
-        return write(engine, create)
+        return write(engine, lambda conn: _take(conn, target, content, mine=mine, now=now))
     except IntegrityError as error:
         taken = read(engine, lambda conn: campaigns.holder(conn, target))
         raise (_period_taken(taken) if taken else error) from error
 
 
-def _fill(engine: Engine, campaign_id: int, planned: Plan) -> None:
+def _take(conn: Connection, target: Target, content: Content, *, mine: str, now: datetime) -> int:
+    """Creates or adopts; what was found before this transaction may have changed."""
+    found = preparing.in_the_way(conn, target)
+    for one in found:
+        if one.living or one.target != target:
+            raise InPreparation(one.campaign)
+    if not found:
+        return preparing.create(conn, target, content, mine=mine, now=now)
+    preparing.adopt(conn, found[0].campaign.id, content, mine=mine, now=now)
+    return found[0].campaign.id
+
+
+def _fill(engine: Engine, campaign_id: int, planned: Plan, *, mine: str) -> None:
+    pace = _Pace(engine)
+    put = partial(preparing.apply, campaign_id=campaign_id, target=planned.target, mine=mine)
+    for page in _pages(engine, campaign_id, planned):
+        done = 0
+        while some := page[done : done + pace.rows]:
+            if not pace.write(partial(put, wanted=some)):
+                raise _lost(engine, campaign_id)
+            done += len(some)
+
+
+def _pages(engine: Engine, campaign_id: int, planned: Plan) -> Iterator[list[Change]]:
+    look = partial(preparing.changes, campaign_id=campaign_id, target=planned.target, only=planned.only)
     last = 0
+    while page := read(engine, partial(look, after=last, limit=PAGE)):
+        yield page
+        last = page[-1].subscription_id
 
-    def page(conn: Connection) -> int:
-        nonlocal last
-        last = campaigns.add_recipients(conn, campaign_id, planned.target, planned.only, after=last) or 0
-        return last
 
-    in_chunks(engine, page)
+def _lost(engine: Engine, campaign_id: int) -> InPreparation:
+    """This process was stopped or cut off for so long that another one has taken it for dead."""
+    return InPreparation(read(engine, lambda conn: campaigns.get(conn, campaign_id)))
+
+
+def remove(engine: Engine, campaign: Campaign) -> bool:
+    """Takes away what a killed freeze left; nothing of it was sent. False when somebody is preparing it again."""
+    pace = _Pace(engine)
+    while pace.write(lambda conn: preparing.remove_rows(conn, campaign.id, limit=pace.rows)):
+        pass
+    return write(engine, lambda conn: preparing.remove(conn, campaign.id))
+
+
+class _Pace:
+    """Transactions of as many rows as fit into ``HOLD_SECONDS`` on this machine at this moment.
+
+    A fixed number would be right for one machine and one size only: the pages of the indexes are random, so a row costs
+    more the more there are. Below ``LEAST`` it is not the rows that take the time, and fewer of them would only
+    make more transactions.
+    """
+
+    LEAST, MOST = 100, 1000
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.rows = self.LEAST
+
+    def write(self, step: Callable[[Connection], T]) -> T:
+        """Runs it and leaves the others a breath; then there are more ``rows``, or fewer."""
+        began = 0.0
+
+        def timed(conn: Connection) -> T:
+            nonlocal began
+            began = time.perf_counter()
+            return step(conn)
+
+        done = write(self._engine, timed, shared=True)
+        self._learn(time.perf_counter() - began)
+        time.sleep(BREATH_SECONDS)
+        return done
+
+    def _learn(self, held: float) -> None:
+        rows = self.rows + 10 if held < HOLD_SECONDS else self.rows * 3 // 4
+        self.rows = max(self.LEAST, min(self.MOST, rows))

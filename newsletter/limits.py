@@ -18,3 +18,12 @@ def retry_at(failures: int, schedule: Sequence[timedelta], now: datetime) -> dat
     if failures > len(schedule):
         return None
     return now + schedule[failures - 1]
+
+
+CLOCK_SLACK = timedelta(minutes=5)
+"""What two clocks, or one that is being corrected, may differ by."""
+
+
+def is_behind(now: datetime, latest: datetime) -> bool:
+    """Whether a clock has jumped back behind a moment that was written down before."""
+    return now < latest - CLOCK_SLACK

@@ -1,7 +1,7 @@
 """What a crash left, put right at the next start.
 
-Only the holder of the sending lock may call this: the lock is free exactly when its owner is dead, so every claimed or
-handed row, and every campaign that is still being prepared, belongs to a process that can't act any more.
+An owner is dead when its lock is free (``store.owners``): it can't act any more, and its row is ended before its rows
+are touched, so that a process which was only thought dead gets nothing more to hand over.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from newsletter.model import CampaignState
-from newsletter.store import campaigns, ledger
+from newsletter import limits
+from newsletter.errors import Refused
+from newsletter.store import campaigns, ledger, owners
 from newsletter.store.engine import in_chunks, read, write
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,31 @@ class Recovered:
     unknown: int
 
 
-def recover(engine: Engine, now: datetime) -> Recovered:
-    """Claimed → pending, handed → unknown, unfinished freezes away. Running it twice is running it once."""
-    freed, unknown = write(engine, lambda conn: ledger.orphaned(conn, now))
+def recover(engine: Engine, mine: str, now: datetime) -> Recovered:
+    """Claimed → pending and handed → unknown for every owner that is dead. Running it twice is running it once."""
+
+    def work(conn: Connection) -> Recovered:
+        owners.bury(conn, mine, now)
+        return Recovered(*ledger.orphaned(conn, now))
+
+    found = write(engine, work)
     in_chunks(engine, partial(campaigns.sweep, now=now))
-    remove_unfinished(engine)
-    return Recovered(freed, unknown)
+    return found
 
 
-def remove_unfinished(engine: Engine) -> None:
-    """Takes away what killed freezes left. Nothing of it has been sent."""
-    for old in read(engine, lambda conn: campaigns.in_state(conn, CampaignState.PREPARING)):
-        in_chunks(engine, partial(campaigns.remove_rows, campaign_id=old.id))
-        write(engine, partial(campaigns.remove, campaign_id=old.id))
+def check_clock(engine: Engine, now: datetime) -> None:
+    """Raises ``Refused`` when the ledger has written down moments that lie ahead.
+
+    A clock that has jumped back would hide retries that are due and put answers before their questions.
+    """
+    latest = read(engine, owners.newest)
+    if latest is not None and limits.is_behind(now, latest):
+        raise clock_jumped(now, latest)
+
+
+def clock_jumped(now: datetime, latest: datetime) -> Refused:
+    """The error for it."""
+    return Refused(
+        f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger was written at {latest:%Y-%m-%d %H:%M:%S} UTC.",
+        hint="Nothing was handed over. Set the clock (`timedatectl` shows it) and run the same command again.",
+    )

@@ -16,25 +16,25 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
-from newsletter import limits
+from newsletter import limits, recovery
 from newsletter.desk import Desk, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.model import CampaignState, Kind, Unknown
-from newsletter.store import campaigns, ledger
-from newsletter.store.engine import in_chunks, read, write
+from newsletter.store import campaigns, ledger, owners
+from newsletter.store.engine import in_chunks, many_senders, read, write
+from newsletter.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime, timedelta
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from newsletter.desk import Clock, Round, Sign
     from newsletter.message import Wire
@@ -79,14 +79,19 @@ def _at_rest(latest: Campaign) -> Refused:
     return Refused(f"{latest.label} was cancelled.", hint=f"A cancelled campaign stays cancelled.{again}")
 
 
+LOOK_AGAIN = timedelta(seconds=1)
+"""How often a sender that has nothing to do looks whether another one has died."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """How one process sends."""
 
     sign: Sign
     retry: Sequence[timedelta]
+    owner: str  # of ``store.owners.own``
     only: frozenset[bytes] | None = None
-    owner: str = field(default_factory=lambda: secrets.token_hex(8))
+    ledger: Callable[..., Ledger] = Ledger  # the drill sends with one that kills its own process
     clock: Clock = field(default_factory=SystemClock)
     stopping: threading.Event = field(default_factory=threading.Event)  # set it: no further copy is handed
     notice: Callable[[str], None] = lambda _sentence: None  # told when the process has to wait
@@ -95,8 +100,12 @@ class Conduct:
 def run(engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct) -> Campaign:
     """Hands over until the campaign is finished, rests, or the next try is too far away; returns it as it then is.
 
-    The caller holds the sending lock and has run ``recovery.recover``. ``finished`` is only said when no row is open;
-    a campaign returned as ``running`` has rows that wait, or was stopped.
+    The caller is ``conduct.owner`` (``store.owners.own``) and has run ``recovery.recover``. ``finished`` is only said
+    when no row is open; a campaign returned as ``running`` has rows that wait, or was stopped. Where several processes
+    send, each stays until the campaign rests, and takes up what a dead one has left.
+
+    Raises ``Refused`` when another process has taken this one for dead, or when the clock jumps back, and
+    ``DatabaseError``; nothing leaves after that.
     """
     return _Run(engine, campaign, transport, wire, conduct).until_done()
 
@@ -113,8 +122,9 @@ class _Run:
         self._wire = wire
         self._conduct = conduct
         self._clock = conduct.clock
-        self._book = ledger.Ledger(engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only)
+        self._book = conduct.ledger(engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only)
         self._desk = Desk(self._book, conduct.sign, conduct.clock, conduct.stopping)
+        self._shared = many_senders(engine)
         self._accepted = 0
         self._failures = 0  # rounds in a row that ended because the provider could not be reached
 
@@ -133,15 +143,36 @@ class _Run:
         done = self._desk.work(self._transport, self._wire, self._lanes(), probing=self._failures > 0)
         self._book.release()
         self._raise_bugs(done.errors)
-        due = read(self._engine, lambda conn: ledger.next_due(conn, self._id))
+        due = self._due()
         if due is None or self._conduct.stopping.is_set() or self._rejected(done.errors):
             return None
         self._accepted += done.accepted
         if outage := _outage(done):
             return self._after_outage(outage, due, progressed=done.accepted > 0)
         self._failures = 0
-        stuck = not done.handed and due <= self._clock.now()  # due, and yet nothing may leave
-        return None if stuck or due - self._clock.now() > limits.PATIENCE else due
+        return self._unless_stuck(due, idle=not done.handed)
+
+    def _unless_stuck(self, due: datetime, *, idle: bool) -> datetime | None:
+        now = self._clock.now()
+        if (
+            idle and due <= now
+        ):  # due, and yet nothing may leave: another sender is claiming it, or the campaign rests
+            return now + LOOK_AGAIN if self._shared else None
+        return None if due - now > limits.PATIENCE else due
+
+    def _due(self) -> datetime | None:
+        """When the next copy may be tried; soon, while other senders have the rest in hand."""
+        if self._shared:
+            recovery.recover(self._engine, self._conduct.owner, self._clock.now())
+        mine, others = read(self._engine, self._outlook)
+        soon = self._clock.now() + LOOK_AGAIN
+        return max(mine, soon) if mine and others else mine or (soon if others else None)
+
+    def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
+        if not owners.is_living(conn, self._conduct.owner):
+            raise _fenced()
+        others = ledger.held_by_others(conn, self._id, self._conduct.owner)
+        return ledger.next_due(conn, self._id), others
 
     def _lanes(self) -> int:
         """No more connections than there is work for: some relays allow few. One, after an outage, to try it."""
@@ -168,8 +199,10 @@ class _Run:
 
         A provider that never answered in this process is a wrong setting more often than an outage: asks at once.
         """
-        self._failures = 1 if progressed else self._failures + 1
         now = self._clock.now()
+        if outage.until is not None and outage.until - now <= limits.PATIENCE:
+            return outage.until  # it answered, and said when: no failure
+        self._failures = 1 if progressed else self._failures + 1
         retry = limits.retry_at(self._failures, self._conduct.retry, now)
         if not self._accepted or retry is None or max(due, retry) - now > limits.PATIENCE:
             self._pause(outage)
@@ -195,10 +228,22 @@ class _Run:
         return read(self._engine, lambda conn: campaigns.get(conn, self._id))
 
 
+SOONEST = datetime.min.replace(tzinfo=UTC)
+
+
 def _outage(done: Round) -> TransportUnavailable | None:
     silence = "the provider gave no answer to several copies in a row"
-    found = next((error for error in done.errors if isinstance(error, TransportUnavailable)), None)
-    return found or (TransportUnavailable(silence) if done.closed and done.doubt else None)
+    found = [error for error in done.errors if isinstance(error, TransportUnavailable)]
+    if found:
+        return max(found, key=lambda error: error.until or SOONEST)
+    return TransportUnavailable(silence) if done.closed and done.doubt else None
+
+
+def _fenced() -> Refused:
+    return Refused(
+        "another process has taken this one for dead and its copies over: it was stopped, or cut off, for too long.",
+        hint="Its copies in flight are unknown or settled. `newsletter send` joins in again.",
+    )
 
 
 def proof(transport: Transport, wire: Wire, copies: Sequence[Recipient]) -> list[Outcome]:

@@ -20,24 +20,15 @@ from newsletter.transports.memory import MemoryTransport
 from tests.support import ledgers
 from tests.support.holding import Holding, HoldingSendGrid, HoldingServer
 from tests.support.publisher import crowd, publisher
+from tests.support.waiting import DEADLINE_SECONDS, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.publisher import Publisher
 
 PEOPLE = 120
 MANY = 2000
-DEADLINE_SECONDS = 60
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert process.poll() is None, f"ended by itself: {process.communicate()}"
-        assert time.monotonic() < deadline, "the process never came that far"
-        time.sleep(0.005)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -187,10 +178,10 @@ def test_killed_while_handing_over_in_memory(tmp_path: Path) -> None:
     told = [process.stdout.readline().strip() for _ in range(5)]
     kill(process)
     engine = ledgers.open_engine(f"sqlite:///{tmp_path / 'newsletter.db'}")
-    assert recovery.recover(engine, ledgers.NOW).unknown == 1
+    assert recovery.recover(engine, "zombie", ledgers.NOW).unknown == 1
     campaign = sending.begun(engine, "2026-12", "readers", ledgers.TARGET.kind)
     rest = MemoryTransport()
-    ended = sending.run(engine, campaign, rest, ledgers.WIRE, ledgers.conduct())
+    ended = sending.run(engine, campaign, rest, ledgers.WIRE, ledgers.conduct(owner="zombie"))
     found = ledgers.rows(engine, ended)
     arrived = [*told, *(addressee(message) for message in rest.messages)]
     assert sorted(arrived) == sorted(found)

@@ -1,4 +1,4 @@
-"""Freezing, the desk and its lanes, over the transport that ships for tests."""
+"""The desk and its lanes, over the transport that ships for tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert, update
 
-from newsletter import freezing, recovery, sending
+from newsletter import recovery, sending
 from newsletter.errors import Refused, TransportRejected, TransportUnavailable
 from newsletter.model import (
     Accepted,
@@ -17,21 +16,18 @@ from newsletter.model import (
     DeliveryState,
     Kind,
     NotTaken,
-    SubscriptionState,
     Unknown,
 )
-from newsletter.store import campaigns
-from newsletter.store.engine import read, write
-from newsletter.store.schema import list_, subscriber, subscription
+from newsletter.store import campaigns, ledger
+from newsletter.store.engine import write
 from newsletter.transports.memory import MemoryTransport
 from tests.support.ledgers import (
-    EMAIL,
-    MESSAGE,
     NOW,
     RETRY,
     TARGET,
     WIRE,
     TestClock,
+    bury,
     conduct,
     counts,
     freeze,
@@ -39,109 +35,19 @@ from tests.support.ledgers import (
     open_store,
     reasons,
     rows,
-    suppress,
-    total,
     unsubscribe,
 )
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = open_store(tmp_path, people=7)
+def engine(tmp_path, database_url):
+    engine = open_store(tmp_path, people=7, url=database_url)
     yield engine
     engine.dispose()
 
 
 def run(engine, campaign, transport, how=None):
     return sending.run(engine, campaign, transport, WIRE, how or conduct())
-
-
-# --- freezing
-
-
-def test_the_plan_counts_who_gets_it_and_why_others_do_not(engine):
-    unsubscribe(engine, 1)
-    suppress(engine, 2)
-    write(
-        engine,
-        lambda conn: conn.execute(update(subscriber).where(subscriber.c.id == 3).values(address_key=None)),
-    )
-    paused = update(subscription).where(subscription.c.id == 4).values(state=SubscriptionState.PAUSED)
-    write(engine, lambda conn: conn.execute(paused))
-    planned = freezing.plan(engine, TARGET)
-    assert planned.recipients == 3
-    assert planned.left_out == {"unsubscribed": 1, "suppressed": 1, "erased": 1, "paused": 1}
-
-
-def test_a_frozen_campaign_has_one_row_per_eligible_person_and_is_running(engine):
-    unsubscribe(engine, 7)
-    campaign = freeze(engine)
-    assert campaign.state is CampaignState.RUNNING
-    assert campaign.started_at == NOW
-    assert counts(engine, campaign) == {DeliveryState.PENDING: 6}
-
-
-def test_the_email_of_a_campaign_is_read_back_byte_for_byte(engine):
-    campaign = freeze(engine)
-    email, message = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
-    assert (email, email.digest) == (EMAIL, campaign.digest)
-    assert type(MESSAGE).from_dict(message) == MESSAGE
-
-
-def test_a_person_on_two_lists_gets_an_issue_once(engine):
-    run(engine, freeze(engine), MemoryTransport())
-    write(engine, lambda conn: conn.execute(insert(list_).values(id=2, name="carers", created_at=NOW)))
-    standing = {"subscriber_id": 1, "list_id": 2, "state": SubscriptionState.ACTIVE, "since": NOW}
-    write(engine, lambda conn: conn.execute(insert(subscription).values(id=20, **standing)))
-    planned = freezing.plan(engine, replace(TARGET, list="carers"))
-    assert (planned.recipients, planned.left_out) == (0, {"already in a campaign of this issue": 1})
-
-
-def test_a_period_is_used_once_even_by_another_issue(engine):
-    run(engine, freeze(engine), MemoryTransport())
-    with pytest.raises(
-        Refused, match="the period 2026-12 of the list readers was used by 2026-12 to readers"
-    ):
-        freezing.plan(engine, replace(TARGET, issue="another"))
-
-
-@pytest.mark.parametrize("rows", [0, 3, 7])
-def test_what_a_killed_freeze_left_counts_for_nothing_and_is_taken_away(engine, rows):
-    make = {"transport": "memory", "now": NOW}
-    made = write(engine, lambda conn: campaigns.create(conn, TARGET, EMAIL, MESSAGE.to_dict(), **make))
-    if rows:
-        write(engine, lambda conn: campaigns.add_recipients(conn, made, TARGET, None, after=0, limit=rows))
-    assert sending.begun(engine, "2026-12", "readers", Kind.LIVE) is None
-    assert freezing.plan(engine, TARGET).recipients == 7
-    recovery.recover(engine, NOW)
-    assert total(engine) == 0
-    assert counts(engine, freeze(engine)) == {DeliveryState.PENDING: 7}
-
-
-def test_more_people_than_were_confirmed_are_never_frozen(engine):
-    planned = replace(freezing.plan(engine, TARGET), recipients=6)
-    with pytest.raises(Refused, match="more people joined the list readers than the 6 you confirmed"):
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
-    assert total(engine) == 0
-    assert freezing.plan(engine, TARGET).recipients == 7
-
-
-def test_rehearsals_of_two_issues_of_one_period_do_not_stop_each_other(engine):
-    for issue in ("2026-12", "2026-12-b", "2026-12"):
-        planned = freezing.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
-        assert planned.recipients == 7
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
-
-
-def test_a_rehearsal_uses_up_neither_period_nor_recipients(engine):
-    rehearsal = replace(TARGET, kind=Kind.REHEARSAL)
-    run(engine, freeze(engine, rehearsal), MemoryTransport())
-    live = MemoryTransport()
-    run(engine, freeze(engine), live)
-    assert len(live.messages) == 7
-
-
-# --- running
 
 
 def test_everyone_gets_one_copy_and_the_campaign_is_finished(engine):
@@ -224,6 +130,39 @@ def test_an_outage_after_a_good_start_is_waited_out(engine):
     ended = run(engine, freeze(engine), MemoryTransport(answer=flaky), conduct(clock))
     assert ended.state is CampaignState.FINISHED
     assert clock.now() - NOW >= timedelta(seconds=15)
+
+
+def test_a_provider_that_says_when_is_believed_and_that_is_no_failure(engine):
+    clock, waits = TestClock(), 4  # more often than RETRY has entries
+
+    def answer(recipient, number):
+        if number % 2 and len(clock.waited) < waits * 60:
+            return TransportUnavailable("slow down", until=clock.now() + timedelta(minutes=1))
+        return Accepted(recipient.delivery)
+
+    ended = run(engine, freeze(engine), MemoryTransport(answer=answer), conduct(clock))
+    assert (ended.state, ended.reason) == (CampaignState.FINISHED, "")
+    assert clock.now() >= NOW + timedelta(minutes=waits)
+
+
+def test_a_provider_that_asks_for_more_patience_than_we_have_pauses_the_campaign(engine):
+    later = NOW + timedelta(hours=1)
+    transport = MemoryTransport(answer=lambda _one, _number: TransportUnavailable("slow down", until=later))
+    assert run(engine, freeze(engine), transport).state is CampaignState.PAUSED
+
+
+def test_a_process_that_was_taken_for_dead_hands_over_no_more_and_says_so(engine):
+    campaign = freeze(engine)
+
+    def answer(recipient, number):
+        if number == 2:
+            bury(engine, "me")
+            write(engine, lambda conn: ledger.orphaned(conn, NOW))
+        return Accepted(recipient.delivery)
+
+    with pytest.raises(Refused, match="another process has taken this one for dead"):
+        run(engine, campaign, MemoryTransport(answer=answer))
+    assert counts(engine, campaign) == {DeliveryState.ACCEPTED: 2, DeliveryState.PENDING: 5}
 
 
 def test_a_provider_that_stops_answering_costs_a_few_doubts_and_not_everyones(tmp_path):
@@ -317,7 +256,7 @@ def test_message_and_links_are_the_persons_own(engine):
 
 def test_recovery_after_a_finished_run_changes_nothing(engine):
     run(engine, freeze(engine), MemoryTransport())
-    assert recovery.recover(engine, NOW) == recovery.Recovered(0, 0)
+    assert recovery.recover(engine, "me", NOW) == recovery.Recovered(0, 0)
 
 
 def test_an_answer_that_never_came_is_unknown_and_the_campaign_still_ends(engine):

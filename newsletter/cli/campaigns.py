@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ from newsletter.errors import Refused, UsageError
 from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
     from newsletter.model import Delivery
+    from newsletter.store.owners import Owner
+
+STALLED = timedelta(minutes=15)
+"""A sender that stores no answer for so long is reported. It waits for a next try no longer than that."""
 
 list_option = click.option(
     "--list", "list_name", metavar="NAME", help="The list.  [default: the one in newsletter.toml]"
@@ -57,30 +61,95 @@ def status(project: Project, slug: str | None, *, as_json: bool) -> None:
     from newsletter.store.engine import read
 
     engine = project.store
+    senders = _at_work(project)
     found = read(engine, lambda conn: campaigns.every(conn, slug))
     if slug and not found:
         raise UsageError(
             f"no campaign of {slug} was started.", hint="`newsletter status` lists those there are."
         )
-    rows = [(campaign, tally(engine, campaign)) for campaign in found]
+    now = datetime.now(UTC)
+    rows = [(campaign, tally(engine, campaign), Work.on(campaign, senders, now)) for campaign in found]
     if as_json:
-        output.print_json([_campaign_json(campaign, counts) for campaign, counts in rows])
+        output.print_json([_campaign_json(*row) for row in rows])
     elif not rows:
         output.say("Nothing was sent yet.")
         output.next_steps("newsletter send SLUG --dry-run")
     else:
-        columns = ("campaign", "state", "deliveries", "started")
-        output.print_table(columns, [_campaign_row(campaign, counts) for campaign, counts in rows])
+        output.print_table(
+            ("campaign", "state", "deliveries", "started"), [_campaign_row(*row) for row in rows]
+        )
+        output.next_steps(*(resolve_command(campaign) for campaign, counts, _ in rows if _doubtful(counts)))
 
 
-def _campaign_row(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> tuple[str, ...]:
-    state = f"{campaign.state}: {campaign.reason}" if campaign.reason else str(campaign.state)
+def _at_work(project: Project) -> list[Owner]:
+    from newsletter import wiring
+    from newsletter.store import owners
+
+    return owners.at_work(project.store, wiring.lock_path(project.settings))
+
+
+def _doubtful(counts: Mapping[DeliveryState, int]) -> bool:
+    return counts.get(DeliveryState.UNKNOWN, 0) > 0
+
+
+def resolve_command(campaign: Campaign) -> str:
+    """The command that lists a campaign's unknown copies and says what can be done."""
+    return f"newsletter resolve {campaign.arguments}"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Who is at work on a campaign, and since when nothing has come of it."""
+
+    senders: Sequence[Owner]
+    stalled_since: datetime | None = None
+
+    @classmethod
+    def on(cls, campaign: Campaign, living: Sequence[Owner], now: datetime) -> Work:
+        """Of all living senders, those of this campaign. One that freezes has not written down which it sends."""
+        undecided = campaign.state is CampaignState.PREPARING
+        theirs = [
+            one for one in living if one.campaign_id == campaign.id or (undecided and one.campaign_id is None)
+        ]
+        last = max((one.settled_at or one.started_at for one in theirs), default=now)
+        stalled = campaign.state is CampaignState.RUNNING and now - last >= STALLED
+        return cls(theirs, last if stalled else None)
+
+
+def standing(campaign: Campaign, work: Work) -> str:
+    """The state as it is: a campaign that nobody sends does not look as if somebody did."""
+    if campaign.state is CampaignState.PREPARING:
+        return f"preparing: {_preparing(campaign, work)}"
+    if campaign.state is CampaignState.RUNNING:
+        return f"running: {_running(campaign, work)}"
+    return f"{campaign.state}: {campaign.reason}" if campaign.reason else str(campaign.state)
+
+
+def _preparing(campaign: Campaign, work: Work) -> str:
+    if work.senders:
+        return f"is being frozen by {_names(work.senders)}; nothing has left"
+    return f"the freeze was cut off and nothing has left; `{campaign.send}` begins anew"
+
+
+def _running(campaign: Campaign, work: Work) -> str:
+    if not work.senders:
+        return f"nobody is sending it; `{campaign.send}` goes on"
+    who = f"sent by {_names(work.senders)}"
+    if work.stalled_since is None:
+        return who
+    return f"{who}; no progress since {work.stalled_since.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _names(senders: Sequence[Owner]) -> str:
+    return " and ".join(one.name for one in senders)
+
+
+def _campaign_row(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> tuple[str, ...]:
     started = f"{campaign.started_at.astimezone():%Y-%m-%d %H:%M}" if campaign.started_at else ""
-    return campaign.label, state, summary(counts), started
+    return campaign.label, standing(campaign, work), summary(counts), started
 
 
-def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> dict[str, Any]:
-    times = {name: getattr(campaign, name) for name in ("created_at", "started_at", "finished_at")}
+def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> dict[str, Any]:
     return {
         "issue": campaign.issue,
         "list": campaign.list,
@@ -91,9 +160,20 @@ def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> d
         "reason": campaign.reason,
         "transport": campaign.transport,
         "digest": campaign.digest,
-        **{name: moment.isoformat() if moment else None for name, moment in times.items()},
+        **times(campaign, "created_at", "started_at", "finished_at"),
         "deliveries": {state.value: counts.get(state, 0) for state in DeliveryState},
+        "senders": [
+            {"name": one.name, "way": one.way, **times(one, "started_at", "seen_at", "settled_at")}
+            for one in work.senders
+        ],
+        "stalled_since": work.stalled_since.isoformat() if work.stalled_since else None,
     }
+
+
+def times(holder: object, *names: str) -> dict[str, str | None]:
+    """Moments as ISO 8601, for JSON."""
+    moments = {name: getattr(holder, name) for name in names}
+    return {name: moment.isoformat() if moment else None for name, moment in moments.items()}
 
 
 @click.command(epilog="Example: newsletter deliveries 2026-12 --state unknown --format address")
@@ -113,25 +193,48 @@ def deliveries(
     Of the latest campaign of that issue, live before rehearsal. People of the list who were left out have no copy
     and no row; they are counted below the table.
     """
-    from newsletter.store import campaigns
-    from newsletter.store.engine import read
+    from newsletter.cli import streaming
 
     engine = project.store
-    campaign = _known(project, slug, list_name, kind)[0]
+    campaign = latest(project, slug, list_name, kind)[0]
     wanted = DeliveryState(state) if state else None
-    rows = read(engine, lambda conn: list(campaigns.deliveries(conn, campaign.id, wanted)))
+    rows = _deliveries(engine, campaign, wanted)
     if form == "json":
-        output.print_json([_delivery_json(row) for row in rows])
+        streaming.print_json_array(map(_delivery_json, rows))
     elif form == "address":
-        for row in rows:
-            output.say(row.address)
+        streaming.print_lines(row.address for row in rows)
     else:
-        output.say(f"{campaign.label}: {summary(Counter(row.state for row in rows))}")
-        output.print_table(("address", "name", "state", "why", "copy"), [_delivery_row(row) for row in rows])
+        counts = tally(engine, campaign)
+        output.say(f"{campaign.label}: {summary(_only(counts, wanted))}")
+        streaming.print_table(("address", "name", "state", "why", "copy"), map(_delivery_row, rows))
         _tell_left_out(engine, campaign)
+        if _doubtful(counts):
+            output.next_steps(resolve_command(campaign))
 
 
-def _known(project: Project, slug: str, list_name: str | None, kind: str | None) -> list[Campaign]:
+def _deliveries(engine: Engine, campaign: Campaign, state: DeliveryState | None) -> Iterator[Delivery]:
+    """Row after row, a short read for each page, for whoever prints slowly.
+
+    One read around all of them would show one moment, and would keep the write-ahead log growing for as long as a
+    person scrolls. So each row is true at the moment its page was read. None is missing and none stands twice,
+    because a row keeps its place; with a state asked for, one that changes meanwhile may be in or out.
+    """
+    from newsletter.store import listing
+    from newsletter.store.engine import read
+
+    after = 0
+    while True:
+        rows, after = read(engine, partial(listing.page, campaign_id=campaign.id, state=state, after=after))
+        if not rows:
+            return
+        yield from rows
+
+
+def _only(counts: Mapping[DeliveryState, int], state: DeliveryState | None) -> Mapping[DeliveryState, int]:
+    return counts if state is None else {state: counts[state]} if state in counts else {}
+
+
+def latest(project: Project, slug: str, list_name: str | None, kind: str | None) -> list[Campaign]:
     """The latest campaign of each kind that is asked for, live first; at least one."""
     from newsletter.store import campaigns
     from newsletter.store.engine import read
@@ -156,7 +259,6 @@ def _delivery_row(row: Delivery) -> tuple[str, ...]:
 
 
 def _delivery_json(row: Delivery) -> dict[str, Any]:
-    times = {name: getattr(row, name) for name in ("not_before", "handed_at", "settled_at")}
     return {
         "id": row.id.hex(),
         "address": row.address,
@@ -165,7 +267,7 @@ def _delivery_json(row: Delivery) -> dict[str, Any]:
         "tries": row.tries,
         "reason": row.reason,
         "provider_id": row.provider_id,
-        **{name: moment.isoformat() if moment else None for name, moment in times.items()},
+        **times(row, "not_before", "handed_at", "settled_at"),
     }
 
 
@@ -238,14 +340,14 @@ def _steerable(
     project: Project, slug: str, list_name: str | None, kind: str | None, states: Collection[CampaignState]
 ) -> Campaign:
     """The one campaign that is meant. A live one and a rehearsal may stand side by side: then a person says which."""
-    known = _known(project, slug, list_name, kind)
+    known = latest(project, slug, list_name, kind)
     able = [campaign for campaign in known if campaign.state in states]
     if len(able) > 1:
         labels = " and ".join(campaign.label for campaign in able)
         raise UsageError(f"this could be {labels}.", hint="Add --kind live or --kind rehearsal.")
     if not able:
-        standing = ", ".join(f"{campaign.label} is {campaign.state}" for campaign in known)
-        raise Refused(f"{standing}, so that can't be done.")
+        states_now = ", ".join(f"{campaign.label} is {campaign.state}" for campaign in known)
+        raise Refused(f"{states_now}, so that can't be done.")
     return able[0]
 
 

@@ -64,9 +64,13 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "pause": Entry("campaigns", "Stop a campaign for now; what has left stays recorded."),
         "resume": Entry("campaigns", "Lift a pause, so that send can go on."),
         "cancel": Entry("campaigns", "End a campaign for good; waiting copies are skipped."),
+        "resolve": Entry("resolving", "Decide what becomes of unknown copies."),
     },
     "Look after": {
         "config": Entry("project", "Print every setting in effect and where it came from."),
+        "drill": Entry(
+            "drill", "Kill a throw-away sender again and again, and see whether the ledger is true."
+        ),
         "db": Entry("project", "Create, upgrade or check the database."),
     },
 }

@@ -8,13 +8,14 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from newsletter.cli import output
 from newsletter.cli.campaigns import list_option, summary, tally
-from newsletter.errors import ChecksFailed, Refused, Unfinished, UnknownDeliveries, UsageError
+from newsletter.errors import ChecksFailed, Occupied, Refused, Unfinished, UnknownDeliveries, UsageError
 from newsletter.model import Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from newsletter.sending import Conduct
 
 COUNTDOWN_SECONDS = 10
+PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process prepares
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,7 @@ def send(
     Prints who would get it and asks for the number of recipients before anything leaves. A campaign that stopped
     before its end goes on with those who have no copy yet; one that has ended reaches nobody again.
     """
-    from newsletter import recovery, wiring
-    from newsletter.store import lock
+    from newsletter import recovery, sending, wiring
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
@@ -75,25 +76,67 @@ def send(
     if dry_run:
         _dry_run(order)
         return
-    with lock.hold(wiring.lock_path(settings), wiring.whoami()):
-        _tell_recovered(recovery.recover(order.engine, datetime.now(UTC)))
-        campaign = _begin_or_go_on(order)
-        if campaign.state is CampaignState.FINISHED:
+    recovery.check_clock(order.engine, datetime.now(UTC))
+    campaign = sending.begun(order.engine, slug, list_name, order.kind, again=again)
+    if campaign is not None and campaign.state is CampaignState.FINISHED:
+        _tell_sent_before(order.engine, campaign)
+        return
+    ready = None if campaign else _prepare_unless_begun(order)
+    try:
+        _send(order, ready)
+    except Occupied as busy:
+        _follow(order, busy)
+
+
+def _send(order: Order, ready: Ready | None) -> None:
+    """As this process's own work, from here on under the lock."""
+    from newsletter import recovery, wiring
+    from newsletter.store import owners
+    from newsletter.store.engine import write
+
+    lock_path, way = wiring.lock_path(order.settings), _way_out(order.settings, order.slug)
+    owner = owners.own(order.engine, lock_path, name=wiring.whoami(), way=way, clock=utc_now)
+    with owner as mine:
+        _tell_recovered(recovery.recover(order.engine, mine, utc_now()))
+        campaign = _begin_or_go_on(order, ready, mine)
+        if campaign.state is CampaignState.FINISHED:  # while we waited for a person's word
             _tell_sent_before(order.engine, campaign)
-        else:
-            _run(order, campaign)
+            return
+        write(order.engine, lambda conn: owners.takes(conn, mine, campaign.id))
+        _run(order, campaign, mine)
 
 
-def _begin_or_go_on(order: Order) -> Campaign:
-    from newsletter import sending
+def _begin_or_go_on(order: Order, ready: Ready | None, mine: str) -> Campaign:
+    from newsletter import freezing, recovery, sending
 
-    campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
-    if campaign is None:
-        return _begin(order)
+    told = False
+    while (
+        campaign := sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
+    ) is None:
+        ready = ready or _prepare(order)
+        try:
+            return _freeze(order, ready, mine)
+        except freezing.InPreparation as busy:  # only where several can send: then this one joins in
+            if not told:
+                output.say(f"{str(busy)[0].upper()}{str(busy)[1:]} This one joins in as soon as it can.")
+            told = True
+            time.sleep(PREPARING_SECONDS)
+            recovery.recover(order.engine, mine, utc_now())
     if campaign.state is not CampaignState.FINISHED:
         _check_going_on(order, campaign)
         output.say(f"Going on with {campaign.label}: {summary(tally(order.engine, campaign))}.")
     return campaign
+
+
+def _follow(order: Order, busy: Occupied) -> None:
+    """Another process is at it: shows how far it is, and ends as that one does."""
+    from newsletter import wiring
+    from newsletter.cli import following
+    from newsletter.store import campaigns
+
+    find = partial(campaigns.find, issue=order.slug, list_name=order.list, kind=order.kind)
+    campaign = following.until_it_ends(order.engine, wiring.lock_path(order.settings), find, busy)
+    _report(order, campaign, stopped=False)
 
 
 def _dry_run(order: Order) -> None:
@@ -168,24 +211,56 @@ def _way_out(settings: Settings, slug: str) -> str:
             return f"sendgrid {settings.sendgrid.url}"
 
 
-def _begin(order: Order) -> Campaign:
-    from newsletter import freezing, hosting, wiring
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan that a person has said yes to, and the bytes it is about."""
+
+    plan: Plan
+    email: Email
+
+
+def _prepare(order: Order) -> Ready:
+    """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
+    from newsletter import hosting, wiring
 
     planned, email = _plan(order)
     _refuse_nobody(order, planned)
-    # Everything that can be missing is asked for before a campaign exists: a frozen one has taken its period.
     wiring.transport(order.settings, order.slug)
-    message = wiring.message_settings(order.settings, datetime.now(UTC))
+    message = wiring.message_settings(order.settings, utc_now())
     _check_message(email, message)
     hosting.verify(email, message)
     _confirm(planned.recipients, order.confirm)
     if order.settings.sending.transport != "folder":
         _count_down()
-    now = datetime.now(UTC)
+    return Ready(planned, email)
+
+
+def _prepare_unless_begun(order: Order) -> Ready | None:
+    """None when another process has begun this very campaign meanwhile: two that start at once are one send."""
+    from newsletter import sending
+
+    try:
+        return _prepare(order)
+    except Refused:
+        if sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again) is None:
+            raise
+        return None
+
+
+def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
+    from newsletter import freezing, wiring
+
+    now = utc_now()
     message = wiring.message_settings(order.settings, now)
+    transport = order.settings.sending.transport
     return freezing.freeze(
-        order.engine, planned, email, message, transport=order.settings.sending.transport, now=now
+        order.engine, ready.plan, ready.email, message, transport=transport, now=now, owner=mine
     )
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
 
 
 def _refuse_nobody(order: Order, planned: Plan) -> None:
@@ -246,7 +321,7 @@ def _check_going_on(order: Order, campaign: Campaign) -> None:
         )
 
 
-def _run(order: Order, campaign: Campaign) -> None:
+def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter import sending, wiring
     from newsletter.desk import SystemClock
     from newsletter.message import MessageSettings, Wire
@@ -260,6 +335,7 @@ def _run(order: Order, campaign: Campaign) -> None:
     conduct = sending.Conduct(
         sign=wiring.signer(settings),
         retry=settings.sending.retry,
+        owner=mine,
         only=wiring.only(settings),
         clock=clock,
         notice=output.say,
@@ -345,10 +421,11 @@ def _tell_sent_before(engine: Engine, campaign: Campaign) -> None:
 
 
 def _raise_unknown(campaign: Campaign, counts: Mapping[DeliveryState, int]) -> None:
-    if counts.get(DeliveryState.UNKNOWN):
+    if number := counts.get(DeliveryState.UNKNOWN, 0):
         raise UnknownDeliveries(
-            f"of {counts[DeliveryState.UNKNOWN]} copies nobody can say whether they arrived.",
-            hint=f"`newsletter deliveries {campaign.arguments} --state unknown` names them. They are not sent again.",
+            f"nobody can say whether {'1 copy' if number == 1 else f'{number} copies'} arrived.",
+            hint="They are not sent again by themselves. "
+            f"`newsletter resolve {campaign.arguments}` lists them and says what you can do.",
         )
 
 

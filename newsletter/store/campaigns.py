@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, exists, func, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import and_, case, exists, func, literal, or_, select, update
 
 from newsletter.model import (
     OPEN_STATES,
@@ -32,7 +30,7 @@ from newsletter.store.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Row, Select
@@ -106,9 +104,17 @@ def every(conn: Connection, issue: str | None = None) -> list[Campaign]:
 
 
 def next_attempt(conn: Connection, target: Target) -> int:
-    """A rehearsal's number: the first that neither its issue nor its period has used, so that none stops another."""
+    """A rehearsal's number: the first that neither its issue nor its period has used, so that none stops another.
+
+    One that is still being prepared has used nothing: a freeze that was killed is gone on with under its number.
+    """
     used = or_(campaign.c.issue == target.issue, campaign.c.period == target.period)
-    same = (campaign.c.audience == target.list, campaign.c.kind == target.kind, used)
+    same = (
+        campaign.c.audience == target.list,
+        campaign.c.kind == target.kind,
+        campaign.c.state != CampaignState.PREPARING,
+        used,
+    )
     last = conn.execute(select(func.max(campaign.c.attempt)).where(*same)).scalar_one()
     return (last or 0) + 1
 
@@ -119,44 +125,7 @@ def in_state(conn: Connection, state: CampaignState) -> list[Campaign]:
     return [_from_row(row) for row in rows]
 
 
-def create(
-    conn: Connection,
-    target: Target,
-    compiled: Email,
-    message: Mapping[str, Any],
-    *,
-    transport: str,
-    now: datetime,
-) -> int:
-    """A campaign in ``preparing`` with its compiled bytes; the unique key refuses a second one."""
-    list_id = conn.execute(select(list_.c.id).where(list_.c.name == target.list)).scalar_one()
-    values = {
-        "issue": target.issue,
-        "period": target.period,
-        "list_id": list_id,
-        "audience": target.list,
-        "kind": target.kind,
-        "attempt": target.attempt,
-        "state": CampaignState.PREPARING,
-        "transport": transport,
-        "digest": compiled.digest,
-        "message": dict(message),
-        "created_at": now,
-    }
-    campaign_id = int(conn.execute(insert(campaign).values(values).returning(campaign.c.id)).scalar_one())
-    _store_email(conn, campaign_id, compiled)
-    return campaign_id
-
-
 EMAIL_FIELDS = ("edition", "title", "subject", "preheader", "html", "text", "language", "view_path", "digest")
-
-
-def _store_email(conn: Connection, campaign_id: int, compiled: Email) -> None:
-    row = {name: getattr(compiled, name) for name in EMAIL_FIELDS}
-    conn.execute(insert(email).values(campaign_id=campaign_id, **row))
-    for position, item in enumerate(compiled.pictures):
-        key = {"campaign_id": campaign_id, "edition": compiled.edition, "position": position}
-        conn.execute(insert(picture).values(**key, **asdict(item)))
 
 
 def load_email(conn: Connection, campaign_id: int, edition: str = "standard") -> tuple[Email, dict[str, Any]]:
@@ -185,14 +154,6 @@ def _transition(
 ) -> bool:
     where = (campaign.c.id == campaign_id, campaign.c.state.in_([state.value for state in origins]))
     return conn.execute(update(campaign).where(*where).values(**values)).rowcount == 1
-
-
-def start(conn: Connection, campaign_id: int, now: datetime, *, at_most: int) -> bool:
-    """``preparing`` → ``running``: the last commit of a freeze. False if more rows came in than a person confirmed."""
-    if sum(counts(conn, campaign_id).values()) > at_most:
-        return False
-    running = {"state": CampaignState.RUNNING, "started_at": now}
-    return _transition(conn, campaign_id, {CampaignState.PREPARING}, **running)
 
 
 def pause(conn: Connection, campaign_id: int, reason: str) -> bool:
@@ -239,7 +200,8 @@ def counts(conn: Connection, campaign_id: int) -> dict[DeliveryState, int]:
     return {DeliveryState(state): n for state, n in conn.execute(query.group_by(delivery.c.state))}
 
 
-def _of_list(target: Target) -> Select[Any]:
+def of_list(target: Target) -> Select[Any]:
+    """Everybody's subscription of the target's list, with the subscriber; columns are the caller's."""
     return (
         select()
         .select_from(subscription)
@@ -249,7 +211,7 @@ def _of_list(target: Target) -> Select[Any]:
     )
 
 
-def _left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnElement[str]:
+def left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnElement[str]:
     """Why a person gets no copy; empty for those who do. One expression, so that plan and freeze can't differ."""
     suppressed = exists().where(suppression.c.address_key == subscriber.c.address_key)
     has_it = exists().where(
@@ -273,75 +235,20 @@ def _left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnEl
 
 def audience(conn: Connection, target: Target, only: frozenset[bytes] | None) -> dict[str, int]:
     """How many people of the list would get a copy (key ``""``), and how many not, by reason."""
-    return _by_reason(conn, _of_list(target), _left_out_because(target, only))
+    return _by_reason(conn, of_list(target), left_out_because(target, only))
 
 
 def left_out(conn: Connection, sent: Campaign) -> dict[str, int]:
     """How many people of the list have no row in a campaign, by how they stand today."""
     target = Target(sent.issue, sent.period, sent.list, sent.kind, sent.attempt)
     row = exists().where(delivery.c.campaign_id == sent.id, delivery.c.subscriber_id == subscriber.c.id)
-    return _by_reason(conn, _of_list(target).where(~row), _left_out_because(target, None))
+    return _by_reason(conn, of_list(target).where(~row), left_out_because(target, None))
 
 
 def _by_reason(conn: Connection, people: Select[Any], reason: ColumnElement[str]) -> dict[str, int]:
     why = reason.label("why")
     rows = conn.execute(people.add_columns(why, func.count()).group_by(why))
     return {reason: n for reason, n in rows}  # noqa: C416 - Row is no tuple for dict()
-
-
-def add_recipients(
-    conn: Connection,
-    campaign_id: int,
-    target: Target,
-    only: frozenset[bytes] | None,
-    *,
-    after: int,
-    limit: int = CHUNK,
-) -> int | None:
-    """Delivery rows for the next ``limit`` subscriptions behind ``after``; the last one's id, None at the end.
-
-    ``ON CONFLICT DO NOTHING`` on (issue, address, kind, attempt): a person on two lists, or one whom another
-    process has just added, gets the issue once.
-    """
-    why = _left_out_because(target, only).label("why")
-    columns = (subscription.c.id, subscription.c.subscriber_id, subscriber.c.address_key, why)
-    page = _of_list(target).add_columns(*columns).where(subscription.c.id > after)
-    rows = conn.execute(page.order_by(subscription.c.id).limit(limit)).all()
-    new = [_delivery_row(campaign_id, target, row) for row in rows if row.why == ""]
-    if new:
-        dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-        conn.execute(dialect.insert(delivery).on_conflict_do_nothing(), new)
-    return rows[-1].id if rows else None
-
-
-def _delivery_row(campaign_id: int, target: Target, row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": secrets.token_bytes(16),
-        "campaign_id": campaign_id,
-        "issue": target.issue,
-        "kind": target.kind,
-        "attempt": target.attempt,
-        "subscriber_id": row.subscriber_id,
-        "subscription_id": row.id,
-        "address_key": row.address_key,
-        "edition": "standard",
-        "state": DeliveryState.PENDING,
-    }
-
-
-def remove_rows(conn: Connection, campaign_id: int, limit: int = CHUNK) -> bool:
-    """Takes away up to ``limit`` rows of a campaign that never ran; False when none is left."""
-    some = select(delivery.c.seq).where(delivery.c.campaign_id == campaign_id).limit(limit)
-    return conn.execute(delete(delivery).where(delivery.c.seq.in_(some))).rowcount > 0
-
-
-def remove(conn: Connection, campaign_id: int) -> None:
-    """Takes away a campaign that never ran and has no rows left."""
-    for table in (picture, email):
-        conn.execute(delete(table).where(table.c.campaign_id == campaign_id))
-    conn.execute(
-        delete(campaign).where(campaign.c.id == campaign_id, campaign.c.state == CampaignState.PREPARING)
-    )
 
 
 def deliveries(conn: Connection, campaign_id: int, state: DeliveryState | None = None) -> Iterator[Delivery]:

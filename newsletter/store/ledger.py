@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, exists, func, literal, select, update
+from sqlalchemy import and_, bindparam, exists, func, literal, select, update
 
 from newsletter import limits
 from newsletter.model import (
@@ -24,17 +25,28 @@ from newsletter.model import (
     SubscriptionState,
     Unknown,
 )
+from newsletter.store.doubts import RESENT
 from newsletter.store.engine import write
-from newsletter.store.schema import EPOCH, Instant, campaign, delivery, subscriber, subscription, suppression
+from newsletter.store.schema import (
+    EPOCH,
+    Instant,
+    campaign,
+    delivery,
+    owner,
+    subscriber,
+    subscription,
+    suppression,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
     from newsletter.model import Outcome
 
+FIRST_UNKNOWN = "a first copy may have arrived"
 CLAIM = 500
 """Rows claimed at once: the claim costs one short transaction, and a dead owner's claims cost nothing."""
 
@@ -51,6 +63,7 @@ class Claimed:
     subscription_id: int
     edition: str
     tries: int
+    resent: bool  # by a person's word, after a first copy that is unknown
 
 
 class Ledger:
@@ -72,28 +85,35 @@ class Ledger:
         self._only = only
         self._claimed: deque[Claimed] = deque()
         self._handed: dict[bytes, Claimed] = {}
+        self._noted: datetime | None = None
 
     def step(self, settled: Sequence[Outcome], want: int, now: datetime) -> list[Claimed]:
         """Stores what was settled and marks up to ``want`` copies handed, in one commit.
 
-        What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now.
+        What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now. If it raises,
+        nothing of it is remembered here either: the same outcomes may be offered again.
         """
+        ahead = deque(self._claimed)
 
         def work(conn: Connection) -> list[Claimed]:
             self._settle(conn, settled, now)
-            return self._hand(conn, want, now)
+            return self._hand(conn, ahead, want, now)
 
-        return write(self._engine, work)
+        handed = write(self._engine, work, shared=True)
+        self._claimed = ahead
+        for outcome in settled:
+            self._handed.pop(outcome.delivery, None)
+        self._handed |= {row.id: row for row in handed}
+        return handed
 
-    def _hand(self, conn: Connection, want: int, now: datetime) -> list[Claimed]:
+    def _hand(self, conn: Connection, ahead: deque[Claimed], want: int, now: datetime) -> list[Claimed]:
         handed: list[Claimed] = []
-        while len(handed) < want and self._running(conn) and (self._claimed or self._claim(conn, now)):
-            size = min(want - len(handed), len(self._claimed))
-            window = [self._claimed.popleft() for _ in range(size)]
+        while len(handed) < want and self._may_work(conn) and (ahead or self._claim(conn, ahead, now)):
+            window = [ahead.popleft() for _ in range(min(want - len(handed), len(ahead)))]
             handed += self._mark_handed(conn, window, now)
         return handed
 
-    def _claim(self, conn: Connection, now: datetime) -> bool:
+    def _claim(self, conn: Connection, ahead: deque[Claimed], now: datetime) -> bool:
         due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.PENDING)
         page = select(delivery.c.seq).where(*mine, due).order_by(delivery.c.seq).limit(CLAIM)
@@ -104,12 +124,18 @@ class Ledger:
             .returning(delivery.c.seq)
         )
         seqs = list(conn.execute(taken).scalars())
-        self._claimed.extend(_load(conn, seqs))
+        ahead.extend(_load(conn, seqs))
         return bool(seqs)
 
-    def _running(self, conn: Connection) -> bool:
-        state = conn.execute(select(campaign.c.state).where(campaign.c.id == self._campaign)).scalar_one()
-        return bool(state == CampaignState.RUNNING)
+    def _may_work(self, conn: Connection) -> bool:
+        return bool(conn.scalar(select(and_(*self._at_work()))))
+
+    def _at_work(self) -> list[ColumnElement[bool]]:
+        """The campaign runs, and nobody has taken this process for dead."""
+        return [
+            exists().where(campaign.c.id == self._campaign, campaign.c.state == CampaignState.RUNNING),
+            exists().where(owner.c.id == self._owner, owner.c.ended_at.is_(None)),
+        ]
 
     def _mark_handed(self, conn: Connection, window: list[Claimed], now: datetime) -> list[Claimed]:
         marked = (
@@ -120,16 +146,14 @@ class Ledger:
         )
         leaving = set(conn.execute(marked).scalars())
         self._skip(conn, [row.seq for row in window if row.seq not in leaving], now)
-        handed = [row for row in window if row.seq in leaving]
-        self._handed |= {row.id: row for row in handed}
-        return handed
+        return [row for row in window if row.seq in leaving]
 
     def _may_leave(self) -> list[ColumnElement[bool]]:
         """Still mine, campaign still running, person neither gone nor suppressed since the claim."""
         conditions = [
             delivery.c.state == DeliveryState.CLAIMED,
             delivery.c.owner == self._owner,
-            exists().where(campaign.c.id == self._campaign, campaign.c.state == CampaignState.RUNNING),
+            *self._at_work(),
             exists().where(
                 subscription.c.id == delivery.c.subscription_id,
                 subscription.c.state == SubscriptionState.ACTIVE,
@@ -154,26 +178,35 @@ class Ledger:
 
     def _why_not(self, conn: Connection, seq: int) -> str:
         row = conn.execute(
-            select(subscription.c.state, suppression.c.reason)
+            select(subscription.c.state, suppression.c.reason, delivery.c.reason.label("before"))
             .select_from(delivery)
             .join(subscription, subscription.c.id == delivery.c.subscription_id)
             .outerjoin(suppression, suppression.c.address_key == delivery.c.address_key)
             .where(delivery.c.seq == seq)
         ).one()
+        before = f"; {FIRST_UNKNOWN}" if row.before == RESENT else ""
         if row.state != SubscriptionState.ACTIVE:
-            return str(row.state)
-        return f"suppressed: {row.reason}" if row.reason is not None else "not on the allowlist"
+            return f"{row.state}{before}"
+        return (f"suppressed: {row.reason}" if row.reason is not None else "not on the allowlist") + before
 
     def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
         rows = [self._row_for(outcome, now) for outcome in outcomes]
         if not rows:
             return
         changed = conn.execute(_SETTLE, [row | {"b_owner": self._owner} for row in rows]).rowcount
+        self._note_progress(conn, now)
         if changed != len(rows):
             self._late(conn, [outcome for outcome in outcomes if isinstance(outcome, Accepted)], now)
 
+    def _note_progress(self, conn: Connection, now: datetime) -> None:
+        """For ``status``; once a second is enough, and costs the other steps nothing."""
+        if self._noted is None or abs(now - self._noted) >= timedelta(seconds=1):
+            conn.execute(update(owner).where(owner.c.id == self._owner).values(settled_at=now))
+            self._noted = now
+
     def _row_for(self, outcome: Outcome, now: datetime) -> dict[str, Any]:
-        tries = self._handed.pop(outcome.delivery).tries
+        copy = self._handed[outcome.delivery]
+        tries = copy.tries
         row: dict[str, Any] = {
             "b_id": outcome.delivery,
             "reason": "",
@@ -187,6 +220,7 @@ class Ledger:
                 return row | {
                     "state": DeliveryState.ACCEPTED,
                     "provider_id": outcome.provider_id,
+                    "reason": RESENT if copy.resent else "",
                     "tries": tries + 1,
                 }
             case Refused():
@@ -222,7 +256,8 @@ class Ledger:
         self._claimed.clear()
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.CLAIMED)
         back = update(delivery).where(*mine, delivery.c.owner == self._owner)
-        write(self._engine, lambda conn: conn.execute(back.values(state=DeliveryState.PENDING, owner=None)))
+        free = {"state": DeliveryState.PENDING, "owner": None}
+        write(self._engine, lambda conn: conn.execute(back.values(free)), shared=True)
 
 
 _SETTLE = (
@@ -252,6 +287,7 @@ def _load(conn: Connection, seqs: list[int]) -> list[Claimed]:
         delivery.c.subscription_id,
         delivery.c.edition,
         delivery.c.tries,
+        delivery.c.reason,
     )
     joined = select(*columns).join(subscriber, subscriber.c.id == delivery.c.subscriber_id)
     rows = conn.execute(joined.where(delivery.c.seq.in_(seqs)).order_by(delivery.c.seq))
@@ -268,6 +304,7 @@ def _claimed(row: Any) -> Claimed:
         subscription_id=row.subscription_id,
         edition=row.edition,
         tries=row.tries,
+        resent=row.reason == RESENT,
     )
 
 
@@ -287,12 +324,23 @@ def open_rows(conn: Connection, campaign_id: int) -> int:
     )
 
 
+def held_by_others(conn: Connection, campaign_id: int, mine: str) -> bool:
+    """Whether another sender has rows of this campaign in hand."""
+    theirs = delivery.c.owner.is_distinct_from(mine)
+    return bool(
+        conn.scalar(select(exists().where(delivery.c.campaign_id == campaign_id, _in_hand(), theirs)))
+    )
+
+
+def _in_hand() -> ColumnElement[bool]:
+    return delivery.c.state.in_([DeliveryState.CLAIMED.value, DeliveryState.HANDED.value])
+
+
 def orphaned(conn: Connection, now: datetime) -> tuple[int, int]:
-    """What dead owners left, put right: (claimed → pending, handed → unknown). Only under the sending lock."""
-    live = select(campaign.c.id).where(
-        campaign.c.state != CampaignState.FINISHED
-    )  # the others have no open rows
-    theirs = update(delivery).where(delivery.c.campaign_id.in_(live))
+    """What dead owners left, put right: (claimed → pending, handed → unknown). The living keep theirs."""
+    unfinished = select(campaign.c.id).where(campaign.c.state != CampaignState.FINISHED)
+    living = exists().where(owner.c.id == delivery.c.owner, owner.c.ended_at.is_(None))
+    theirs = update(delivery).where(delivery.c.campaign_id.in_(unfinished), ~living)
     claimed = theirs.where(delivery.c.state == DeliveryState.CLAIMED)
     freed = conn.execute(claimed.values(state=DeliveryState.PENDING, owner=None)).rowcount
     handed = theirs.where(delivery.c.state == DeliveryState.HANDED)

@@ -15,6 +15,8 @@ from tests.support.publisher import A_KEY, Publisher, publisher
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.postgresql import Server
+
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -138,3 +140,15 @@ def test_db_check_finds_a_damaged_page(tmp_path: Path) -> None:
     done = made.newsletter("db", "check", check=False)
     assert done.returncode == 6
     assert "damaged" in done.stderr
+
+
+def test_db_commands_on_postgresql_never_show_the_password(tmp_path: Path, postgresql_server: Server) -> None:
+    url = postgresql_server.create(empty=True)
+    made = Publisher(publisher(tmp_path).root, {"DATABASE_URL": f"{url}?password=hunter2"})
+    said = [made.newsletter("db", "upgrade"), made.newsletter("db", "check"), made.newsletter("config")]
+    assert "Made the database" in said[0].stdout
+    assert "every row and every reference checked" in said[1].stdout
+    assert "fsync = off" in said[1].stdout
+    assert "hunter2" not in "".join(done.stdout + done.stderr for done in said)
+    assert not (made.root / ".newsletter").exists()
+    postgresql_server.drop(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pty
@@ -323,14 +322,6 @@ def test_missing_keys_are_named_with_the_command_that_makes_them(made):
     refused = made.newsletter("send", "2026-12", "--confirm", "4", check=False)
     assert refused.returncode == 2
     assert "newsletter init --keys" in refused.stderr
-
-
-def test_two_sends_at_once_are_one_send(made):
-    with (made.root / ".newsletter" / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        refused = made.newsletter("send", "2026-12", "--confirm", "4", check=False)
-    assert refused.returncode == 5
-    assert "another process is sending" in refused.stderr
 
 
 def test_on_a_terminal_the_number_is_asked_for_and_a_countdown_can_be_stopped(made):

@@ -17,6 +17,7 @@ from newsletter.store.schema import subscriber
 from tests.support.ledgers import (
     NOW,
     RETRY,
+    bury,
     counts,
     freeze,
     key,
@@ -31,8 +32,8 @@ LATER = NOW + timedelta(minutes=1)
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = open_store(tmp_path, people=5)
+def engine(tmp_path, database_url):
+    engine = open_store(tmp_path, people=5, url=database_url)
     yield engine
     engine.dispose()
 
@@ -180,7 +181,8 @@ def test_each_answer_ends_in_its_own_state(engine):
 
 def test_a_dead_owners_rows_are_given_back_and_its_copies_are_unknown(engine):
     campaign = freeze(engine)
-    book(engine, campaign, owner="dead").step([], 2, NOW)
+    book(engine, campaign, owner="zombie").step([], 2, NOW)
+    bury(engine, "zombie")
     assert write(engine, lambda conn: ledger.orphaned(conn, LATER)) == (3, 2)
     assert write(engine, lambda conn: ledger.orphaned(conn, LATER)) == (0, 0)
     assert counts(engine, campaign) == {DeliveryState.PENDING: 3, DeliveryState.UNKNOWN: 2}
@@ -190,6 +192,7 @@ def test_a_late_answer_of_a_zombie_turns_unknown_into_accepted_and_nothing_else(
     campaign = freeze(engine)
     zombie = book(engine, campaign, owner="zombie")
     one, two = zombie.step([], 2, NOW)
+    bury(engine, "zombie")
     write(engine, lambda conn: ledger.orphaned(conn, NOW))
     assert zombie.step([Accepted(one.id), NotTaken(two.id, "lost")], 0, LATER) == []
     assert rows(engine, campaign)[one.address] is DeliveryState.ACCEPTED

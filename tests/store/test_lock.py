@@ -44,3 +44,12 @@ def test_a_killed_holder_leaves_the_lock_free(tmp_path):
         holder.wait()
         with lock.hold(tmp_path / "lock", "me"):
             assert (tmp_path / "lock").read_text() == "me"
+
+
+def test_asking_whether_it_is_held_takes_it_from_nobody(tmp_path):
+    assert not lock.is_held(tmp_path / "lock")
+    with lock.hold(tmp_path / "lock", "me"):
+        assert lock.is_held(tmp_path / "lock")
+    assert not lock.is_held(tmp_path / "lock")
+    with lock.hold(tmp_path / "lock", "me"):
+        pass

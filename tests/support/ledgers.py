@@ -14,7 +14,7 @@ from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
 from newsletter.store import campaigns
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import open_engine, read, write
-from newsletter.store.schema import delivery, list_, subscriber, subscription, suppression
+from newsletter.store.schema import delivery, list_, owner, subscriber, subscription, suppression
 from tests.support.publication import MESSAGE
 from tests.support.publication import NINE as NOW
 
@@ -40,20 +40,26 @@ RETRY = (timedelta(seconds=15), timedelta(minutes=2))
 WIRE = Wire(EMAIL, MESSAGE)
 
 
+OWNERS = ("me", "zombie")
+
+
 def key(number: int) -> bytes:
     """The address key of person ``number``."""
     return number.to_bytes(16, "big")
 
 
-def open_store(folder: Path, people: int = 0) -> Engine:
+def open_store(folder: Path, people: int = 0, url: str = "") -> Engine:
     """A database with the list ``readers`` and that many active people on it, ids from 1."""
-    engine = open_engine(f"sqlite:///{folder / 'newsletter.db'}", create=True)
+    engine = open_engine(url or f"sqlite:///{folder / 'newsletter.db'}", create=True)
     write(engine, lambda conn: _fill(conn, people))
     return engine
 
 
 def _fill(conn: Connection, people: int) -> None:
     conn.execute(insert(list_).values(id=1, name="readers", created_at=NOW))
+    for one in OWNERS:
+        row = {"id": one, "name": f"process {one}", "way": "memory", "started_at": NOW, "seen_at": NOW}
+        conn.execute(insert(owner).values(row))
     for number in range(1, people + 1):
         person = {
             "id": number,
@@ -64,6 +70,9 @@ def _fill(conn: Connection, people: int) -> None:
         conn.execute(insert(subscriber).values(**person, fields={}, created_at=NOW))
         standing = {"subscriber_id": number, "list_id": 1, "state": SubscriptionState.ACTIVE, "since": NOW}
         conn.execute(insert(subscription).values(id=number, **standing))
+    if conn.dialect.name == "postgresql":  # it counts only what it has numbered itself
+        for table in ("list", "subscriber", "subscription"):
+            conn.exec_driver_sql(f"SELECT setval('{table}_id_seq', {people + 10})")
 
 
 def unsubscribe(engine: Engine, number: int) -> None:
@@ -89,6 +98,11 @@ def freeze(engine: Engine, target: Target = TARGET, only: frozenset[bytes] | Non
 def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
     """Rows by state."""
     return read(engine, lambda conn: campaigns.counts(conn, campaign.id))
+
+
+def bury(engine: Engine, one: str) -> None:
+    """The process ``one`` was found dead."""
+    write(engine, lambda conn: conn.execute(update(owner).where(owner.c.id == one).values(ended_at=NOW)))
 
 
 def rows(engine: Engine, campaign: Campaign) -> dict[str, DeliveryState]:
@@ -140,4 +154,6 @@ class TestClock:
 
 def conduct(clock: TestClock | None = None, **changes: object) -> sending.Conduct:
     """How tests send."""
-    return sending.Conduct(sign=links, retry=RETRY, owner="me", clock=clock or TestClock(), **changes)
+    return sending.Conduct(
+        **{"sign": links, "retry": RETRY, "owner": "me", "clock": clock or TestClock()} | changes
+    )
