@@ -1,4 +1,4 @@
-"""Freeze a campaign, hand over every copy, and never lose sight of one.
+"""Hand over every copy of a frozen campaign, and never lose sight of one.
 
 ::
 

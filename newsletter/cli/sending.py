@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import output
+from newsletter.cli import output, planning
 from newsletter.cli.campaigns import list_option, summary, tally
-from newsletter.errors import ChecksFailed, Occupied, Refused, Unfinished, UnknownDeliveries, UsageError
+from newsletter.errors import Occupied, Refused, Unfinished, UnknownDeliveries
 from newsletter.model import Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
@@ -24,28 +22,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from newsletter.cli.main import Project
-    from newsletter.config import Settings
-    from newsletter.freezing import Plan
-    from newsletter.message import MessageSettings
-    from newsletter.model import Email
+    from newsletter.cli.planning import Order, Ready
     from newsletter.recovery import Recovered
     from newsletter.sending import Conduct
 
-COUNTDOWN_SECONDS = 10
 PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process prepares
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a person asked for, and where."""
-
-    settings: Settings
-    engine: Engine
-    slug: str
-    list: str
-    kind: Kind
-    confirm: int | None
-    again: bool
 
 
 @click.command(epilog="Example: newsletter send 2026-12 --dry-run")
@@ -72,7 +53,7 @@ def send(
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
-    order = Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
     if dry_run:
         _dry_run(order)
         return
@@ -94,7 +75,7 @@ def _send(order: Order, ready: Ready | None) -> None:
     from newsletter.store import owners
     from newsletter.store.engine import write
 
-    lock_path, way = wiring.lock_path(order.settings), _way_out(order.settings, order.slug)
+    lock_path, way = wiring.lock_path(order.settings), planning.way_out(order.settings, order.slug)
     owner = owners.own(order.engine, lock_path, name=wiring.whoami(), way=way, clock=utc_now)
     with owner as mine:
         _tell_recovered(recovery.recover(order.engine, mine, utc_now()))
@@ -113,7 +94,7 @@ def _begin_or_go_on(order: Order, ready: Ready | None, mine: str) -> Campaign:
     while (
         campaign := sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     ) is None:
-        ready = ready or _prepare(order)
+        ready = ready or planning.prepare(order)
         try:
             return _freeze(order, ready, mine)
         except freezing.InPreparation as busy:  # only where several can send: then this one joins in
@@ -144,8 +125,8 @@ def _dry_run(order: Order) -> None:
 
     campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is None:
-        planned = _plan(order)[0]
-        _refuse_nobody(order, planned)
+        planned = planning.plan(order)[0]
+        planning.refuse_nobody(order, planned)
         output.next_steps(f"newsletter send {order.slug} --list {order.list} --confirm {planned.recipients}")
     elif campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
@@ -154,93 +135,12 @@ def _dry_run(order: Order) -> None:
         output.next_steps(campaign.send)
 
 
-def _plan(order: Order) -> tuple[Plan, Email]:
-    """What would be sent now, printed."""
-    from newsletter import checks, freezing, subscriptions, wiring
-    from newsletter.store.campaigns import Target
-
-    subscriptions.check_list(order.engine, order.list)
-    issue, email = wiring.compile_issue(order.settings, order.slug)
-    errors = checks.errors(wiring.findings(order.settings, issue, email))
-    if errors:
-        hint = (
-            f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
-        )
-        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
-    target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
-    planned = freezing.plan(order.engine, target, only=wiring.only(order.settings))
-    _print_plan(order.settings, planned, email)
-    return planned, email
-
-
-def _print_plan(settings: Settings, planned: Plan, email: Email) -> None:
-    from newsletter import merge
-
-    target = planned.target
-    left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(planned.left_out.items()))
-    now = datetime.now(UTC)
-    rows = [
-        ("issue", f"{target.issue}, attempt {target.attempt}" if target.attempt > 1 else target.issue),
-        ("subject", merge.fill(merge.split(email.subject), {})),
-        ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
-        ("through", _way_out(settings, target.issue)),
-        ("kind", DESCRIBED[target.kind]),
-        ("to", f"list {target.list}: {output.plural(planned.recipients, 'recipient')}"),
-        ("left out", left_out or "nobody"),
-        ("now", f"{now.astimezone():%A %d %B %Y %H:%M %Z}  ({now:%Y-%m-%d %H:%M} UTC)"),
-    ]
-    for label, value in rows:
-        output.say(f"{label:>10}  {value}")
-
-
-DESCRIBED = {
-    Kind.LIVE: "LIVE: real people get this",
-    Kind.REHEARSAL: "REHEARSAL: takes no period, stops no live campaign",
-}
-
-
-def _way_out(settings: Settings, slug: str) -> str:
-    from newsletter import wiring
-
-    match settings.sending.transport:
-        case "folder":
-            return f"folder {wiring.outbox(settings, slug)}"
-        case "smtp":
-            return f"smtp {settings.smtp.host}:{settings.smtp.port}"
-        case _:
-            return f"sendgrid {settings.sendgrid.url}"
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A plan that a person has said yes to, and the bytes it is about."""
-
-    plan: Plan
-    email: Email
-
-
-def _prepare(order: Order) -> Ready:
-    """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
-    from newsletter import hosting, wiring
-
-    planned, email = _plan(order)
-    _refuse_nobody(order, planned)
-    wiring.transport(order.settings, order.slug)
-    message = wiring.message_settings(order.settings, utc_now())
-    _check_message(email, message)
-    hosting.verify(email, message)
-    _confirm(planned.recipients, order.confirm)
-    if order.settings.sending.transport != "folder":
-        _count_down()
-    return Ready(planned, email)
-
-
 def _prepare_unless_begun(order: Order) -> Ready | None:
     """None when another process has begun this very campaign meanwhile: two that start at once are one send."""
     from newsletter import sending
 
     try:
-        return _prepare(order)
+        return planning.prepare(order)
     except Refused:
         if sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again) is None:
             raise
@@ -261,50 +161,6 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
 def utc_now() -> datetime:
     """The present."""
     return datetime.now(UTC)
-
-
-def _refuse_nobody(order: Order, planned: Plan) -> None:
-    if planned.recipients:
-        return
-    hint = "`newsletter lists` shows who is on which list; `newsletter subscribers import` brings people."
-    if planned.only is not None:
-        hint = (
-            "Only addresses in `allowlist` under [sending] that are on the list too get a copy in this mode."
-        )
-    raise Refused(f"nobody on the list {order.list} would get this issue.", hint=hint)
-
-
-def _check_message(email: Email, message: MessageSettings) -> None:
-    from newsletter.message import Wire
-
-    try:
-        Wire(email, message)
-    except ValueError as error:
-        raise UsageError(f"no message can be made of this: {error}.") from error
-
-
-def _confirm(recipients: int, confirm: int | None) -> None:
-    if confirm is None and sys.stdin.isatty():
-        confirm = click.prompt("Type the number of recipients to send", type=int)
-    if confirm is None:
-        raise Refused(
-            "nobody was there to confirm the number of recipients.",
-            hint=f"If it is right, run the same command with --confirm {recipients}.",
-        )
-    if confirm != recipients:
-        raise Refused(
-            f"you confirmed {confirm}, and {recipients} would get it. Nothing was sent.",
-            hint="Read the plan once more; somebody may have joined or left meanwhile.",
-        )
-
-
-def _count_down() -> None:
-    if not sys.stdout.isatty():
-        return
-    for left in range(COUNTDOWN_SECONDS, 0, -1):
-        click.echo(f"\rLeaving in {left:2} s. Ctrl-C stops; nothing has left. ", nl=False)
-        time.sleep(1)
-    click.echo()
 
 
 def _check_going_on(order: Order, campaign: Campaign) -> None:

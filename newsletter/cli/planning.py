@@ -1,0 +1,165 @@
+"""What a send would be, shown to a person who has to say yes to it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from newsletter.cli import output
+from newsletter.errors import ChecksFailed, Refused, UsageError
+from newsletter.model import Kind
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from newsletter.config import Settings
+    from newsletter.freezing import Plan
+    from newsletter.message import MessageSettings
+    from newsletter.model import Email
+
+COUNTDOWN_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asked for, and where."""
+
+    settings: Settings
+    engine: Engine
+    slug: str
+    list: str
+    kind: Kind
+    confirm: int | None
+    again: bool
+
+
+def plan(order: Order) -> tuple[Plan, Email]:
+    """What would be sent now, printed."""
+    from newsletter import checks, freezing, subscriptions, wiring
+    from newsletter.store.campaigns import Target
+
+    subscriptions.check_list(order.engine, order.list)
+    issue, email = wiring.compile_issue(order.settings, order.slug)
+    errors = checks.errors(wiring.findings(order.settings, issue, email))
+    if errors:
+        hint = (
+            f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
+        )
+        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
+    target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
+    planned = freezing.plan(order.engine, target, only=wiring.only(order.settings))
+    _print_plan(order.settings, planned, email)
+    return planned, email
+
+
+def _print_plan(settings: Settings, planned: Plan, email: Email) -> None:
+    from newsletter import merge
+
+    target = planned.target
+    left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(planned.left_out.items()))
+    now = datetime.now(UTC)
+    rows = [
+        ("issue", f"{target.issue}, attempt {target.attempt}" if target.attempt > 1 else target.issue),
+        ("subject", merge.fill(merge.split(email.subject), {})),
+        ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
+        ("through", way_out(settings, target.issue)),
+        ("kind", DESCRIBED[target.kind]),
+        ("to", f"list {target.list}: {output.plural(planned.recipients, 'recipient')}"),
+        ("left out", left_out or "nobody"),
+        ("now", f"{now.astimezone():%A %d %B %Y %H:%M %Z}  ({now:%Y-%m-%d %H:%M} UTC)"),
+    ]
+    for label, value in rows:
+        output.say(f"{label:>10}  {value}")
+
+
+DESCRIBED = {
+    Kind.LIVE: "LIVE: real people get this",
+    Kind.REHEARSAL: "REHEARSAL: takes no period, stops no live campaign",
+}
+
+
+def way_out(settings: Settings, slug: str) -> str:
+    """Where copies would go, as the plan names it; recorded with the process that sends them."""
+    from newsletter import wiring
+
+    match settings.sending.transport:
+        case "folder":
+            return f"folder {wiring.outbox(settings, slug)}"
+        case "smtp":
+            return f"smtp {settings.smtp.host}:{settings.smtp.port}"
+        case _:
+            return f"sendgrid {settings.sendgrid.url}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan that a person has said yes to, and the bytes it is about."""
+
+    plan: Plan
+    email: Email
+
+
+def prepare(order: Order) -> Ready:
+    """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
+    from newsletter import hosting, wiring
+
+    planned, email = plan(order)
+    refuse_nobody(order, planned)
+    wiring.transport(order.settings, order.slug)
+    message = wiring.message_settings(order.settings, datetime.now(UTC))
+    _check_message(email, message)
+    hosting.verify(email, message)
+    _confirm(planned.recipients, order.confirm)
+    if order.settings.sending.transport != "folder":
+        _count_down()
+    return Ready(planned, email)
+
+
+def refuse_nobody(order: Order, planned: Plan) -> None:
+    """A campaign to nobody would use its period up."""
+    if planned.recipients:
+        return
+    hint = "`newsletter lists` shows who is on which list; `newsletter subscribers import` brings people."
+    if planned.only is not None:
+        hint = (
+            "Only addresses in `allowlist` under [sending] that are on the list too get a copy in this mode."
+        )
+    raise Refused(f"nobody on the list {order.list} would get this issue.", hint=hint)
+
+
+def _check_message(email: Email, message: MessageSettings) -> None:
+    from newsletter.message import Wire
+
+    try:
+        Wire(email, message)
+    except ValueError as error:
+        raise UsageError(f"no message can be made of this: {error}.") from error
+
+
+def _confirm(recipients: int, confirm: int | None) -> None:
+    if confirm is None and sys.stdin.isatty():
+        confirm = click.prompt("Type the number of recipients to send", type=int)
+    if confirm is None:
+        raise Refused(
+            "nobody was there to confirm the number of recipients.",
+            hint=f"If it is right, run the same command with --confirm {recipients}.",
+        )
+    if confirm != recipients:
+        raise Refused(
+            f"you confirmed {confirm}, and {recipients} would get it. Nothing was sent.",
+            hint="Read the plan once more; somebody may have joined or left meanwhile.",
+        )
+
+
+def _count_down() -> None:
+    if not sys.stdout.isatty():
+        return
+    for left in range(COUNTDOWN_SECONDS, 0, -1):
+        click.echo(f"\rLeaving in {left:2} s. Ctrl-C stops; nothing has left. ", nl=False)
+        time.sleep(1)
+    click.echo()
