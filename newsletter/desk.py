@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from newsletter import limits
 from newsletter.errors import TransportRejected
-from newsletter.model import Accepted, Recipient, Unknown
+from newsletter.model import Accepted, Recipient, Refused, Unknown
 from newsletter.recovery import clock_jumped
 from newsletter.transports.answers import words
 
@@ -124,14 +124,27 @@ class Round:
     accepted: int = 0
     handed: int = 0
     doubt: int = 0  # unknown outcomes in a row
+    refused: int = 0  # refusals without an acceptance between them
+    last_refusal: str = ""
+    trusted: bool = False  # it has accepted copies in this process
     closed: bool = False  # lanes end with what they hold
     errors: list[BaseException] = field(default_factory=list)  # what lanes died of
+
+    @property
+    def denied(self) -> bool:
+        """So many refusals in a row are about us."""
+        most = limits.REFUSED_IN_A_ROW if self.trusted or self.accepted else limits.REFUSED_AT_FIRST
+        return self.refused >= most
 
     def note(self, settled: Sequence[Outcome]) -> None:
         """Counts."""
         for outcome in settled:
             self.accepted += isinstance(outcome, Accepted)
             self.doubt = self.doubt + 1 if isinstance(outcome, Unknown) else 0
+            if isinstance(outcome, Refused):
+                self.refused, self.last_refusal = self.refused + 1, outcome.reason
+            elif isinstance(outcome, Accepted):
+                self.refused = 0
 
 
 class Desk:
@@ -148,17 +161,20 @@ class Desk:
         self._latest = clock.now()
         self._round = Round()
 
-    def work(self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False) -> Round:
+    def work(
+        self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False, trusted: bool = False
+    ) -> Round:
         """Runs that many lanes, a thread each, until all have ended.
 
         Two windows in a row without an answer close the round, and so does the first acceptance when ``probing``:
-        a provider in trouble would else turn every lane's next window into a doubt, round after round.
+        a provider in trouble would else turn every lane's next window into a doubt, round after round. So do many
+        refusals in a row, fewer unless the provider is ``trusted``: a relay that denies us would burn the whole list.
 
         Raises what the database raised, and ``Refused`` when the clock has jumped back: then no lane gets another
         copy. Answers that were known are offered to the database again until the last lane has ended; what it does not
         take by then is unknown after the next start.
         """
-        self._round = Round()
+        self._round = Round(trusted=trusted)
         for number in range(lanes):
             _Lane(self._requests, transport, wire, number).start()
         while lanes:
@@ -187,6 +203,7 @@ class Desk:
     def _answer(self, requests: Sequence[_Request], window: int, *, probing: bool) -> None:
         settled = [outcome for request in requests for outcome in request.settled]
         self._round.note(settled)
+        self._round.closed |= self._round.denied
         self._round.closed |= self._round.doubt >= 2 * window or (probing and self._round.accepted > 0)
         copies: list[Recipient] = []
         try:

@@ -92,7 +92,7 @@ def freeze(
     *,
     transport: str,
     now: datetime,
-    owner: str = "",
+    owner: str,
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
@@ -125,6 +125,10 @@ def _begin(engine: Engine, target: Target, content: Content, *, mine: str, now: 
         return write(engine, lambda conn: _take(conn, target, content, mine=mine, now=now))
     except IntegrityError as error:
         taken = read(engine, lambda conn: campaigns.holder(conn, target))
+        if (
+            taken is not None and taken.issue == target.issue
+        ):  # another process was quicker with this very one
+            raise InPreparation(taken) from error
         raise (_period_taken(taken) if taken else error) from error
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=15)
 """How long a sending process waits for the next retry before it ends and says when to run it again."""
 
+REFUSED_AT_FIRST, REFUSED_IN_A_ROW = 10, 50
+"""So many refusals in a row, before and after the first acceptance, are about us and not about the readers."""
+
 
 def retry_at(failures: int, schedule: Sequence[timedelta], now: datetime) -> datetime | None:
     """The next try after the ``failures``-th failure (1-based); None when the schedule is used up."""

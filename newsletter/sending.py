@@ -126,6 +126,7 @@ class _Run:
         self._desk = Desk(self._book, conduct.sign, conduct.clock, conduct.stopping)
         self._shared = many_senders(engine)
         self._accepted = 0
+        self._why = ""  # of the last outage, in words
         self._failures = 0  # rounds in a row that ended because the provider could not be reached
 
     def until_done(self) -> Campaign:
@@ -140,16 +141,17 @@ class _Run:
 
     def _round(self) -> datetime | None:
         """Runs lanes until none has work; returns when the next round should begin, None if there is none."""
-        done = self._desk.work(self._transport, self._wire, self._lanes(), probing=self._failures > 0)
+        probing, trusted = self._failures > 0, self._accepted > 0
+        done = self._desk.work(self._transport, self._wire, self._lanes(), probing=probing, trusted=trusted)
         self._book.release()
         self._raise_bugs(done.errors)
         due = self._due()
-        if due is None or self._conduct.stopping.is_set() or self._rejected(done.errors):
+        if due is None or self._conduct.stopping.is_set() or self._rejected(done):
             return None
         self._accepted += done.accepted
         if outage := _outage(done):
             return self._after_outage(outage, due, progressed=done.accepted > 0)
-        self._failures = 0
+        self._failures, self._why = 0, ""
         return self._unless_stuck(due, idle=not done.handed)
 
     def _unless_stuck(self, due: datetime, *, idle: bool) -> datetime | None:
@@ -186,8 +188,11 @@ class _Run:
             if not isinstance(error, TransportError):
                 raise error
 
-    def _rejected(self, failed: Sequence[BaseException]) -> bool:
-        rejection = next((error for error in failed if isinstance(error, TransportRejected)), None)
+    def _rejected(self, done: Round) -> bool:
+        rejection = next((error for error in done.errors if isinstance(error, TransportRejected)), None)
+        if rejection is None and done.denied:
+            said = f"the provider refused {done.refused} copies in a row, the last with: {done.last_refusal}"
+            rejection = TransportRejected(said, hint="If that is about us, mend it before you go on")
         if rejection is not None:
             self._pause(rejection)
         return rejection is not None
@@ -199,7 +204,7 @@ class _Run:
 
         A provider that never answered in this process is a wrong setting more often than an outage: asks at once.
         """
-        now = self._clock.now()
+        now, self._why = self._clock.now(), str(outage).rstrip(".")
         if outage.until is not None and outage.until - now <= limits.PATIENCE:
             return outage.until  # it answered, and said when: no failure
         self._failures = 1 if progressed else self._failures + 1
@@ -215,8 +220,9 @@ class _Run:
 
     def _wait_until(self, when: datetime) -> bool:
         """Waits; False when the campaign came to rest or the process was asked to stop meanwhile."""
-        if when > self._clock.now():
-            self._conduct.notice(f"waiting until {when.astimezone():%H:%M:%S} for the next try")
+        if when - self._clock.now() > LOOK_AGAIN:
+            because = f" ({self._why})" if self._why else ""
+            self._conduct.notice(f"waiting until {when.astimezone():%H:%M:%S} for the next try{because}")
         while self._may_go_on() and self._clock.now() < when:
             self._clock.wait(min(1.0, (when - self._clock.now()).total_seconds()))
         return self._may_go_on()

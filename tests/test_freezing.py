@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import signal
 from dataclasses import replace
 from functools import partial
@@ -46,8 +47,8 @@ MILLION = 1_000_000
 
 
 @pytest.fixture
-def engine(tmp_path):
-    engine = open_store(tmp_path, people=PEOPLE)
+def engine(tmp_path, database_url):
+    engine = open_store(tmp_path, people=PEOPLE, url=database_url)
     yield engine
     engine.dispose()
 
@@ -102,6 +103,10 @@ def test_a_person_on_two_lists_gets_an_issue_once(engine):
     write(engine, lambda conn: conn.execute(insert(subscription).values(id=20, **standing)))
     planned = freezing.plan(engine, replace(TARGET, list="carers"))
     assert (planned.recipients, planned.left_out) == (0, {"already in a campaign of this issue": 1})
+    campaign = freeze(engine, replace(TARGET, list="carers"))
+    assert counts(engine, campaign) == {}
+    look = partial(preparing.changes, target=planned.target, only=None, after=0, limit=10)
+    assert read(engine, partial(look, campaign_id=campaign.id)) == []
 
 
 def test_a_period_is_used_once_even_by_another_issue(engine):
@@ -116,7 +121,7 @@ def test_rehearsals_of_two_issues_of_one_period_do_not_stop_each_other(engine):
     for issue in ("2026-12", "2026-12-b", "2026-12"):
         planned = freezing.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
         assert planned.recipients == 7
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner="me")
 
 
 def test_a_rehearsal_uses_up_neither_period_nor_recipients(engine):
@@ -168,7 +173,7 @@ def test_whoever_left_or_came_back_since_the_cut_is_treated_as_they_stand_now(en
 def test_more_people_than_were_confirmed_are_never_sent_to(engine):
     planned = replace(freezing.plan(engine, TARGET), recipients=6)
     with pytest.raises(Refused, match="more people joined the list readers than the 6 you confirmed"):
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner="me")
     assert sending.begun(engine, TARGET.issue, TARGET.list, Kind.LIVE) is None
     assert freezing.plan(engine, TARGET).recipients == 7
     assert counts(engine, freeze(engine)) == {DeliveryState.PENDING: 7}
@@ -254,9 +259,10 @@ def assert_all_or_nothing(engine, people, target=TARGET):
 
 def go_on(engine, people, target=TARGET):
     """The next process finds the other one dead, as it always is on SQLite, and freezes the same."""
-    recovery.recover(engine, "me", NOW)
+    mine = enrol(engine, secrets.token_hex(4))
+    recovery.recover(engine, mine, NOW)
     if sending.begun(engine, target.issue, target.list, target.kind) is None:
-        freeze(engine, target)
+        freeze(engine, target, owner=mine)
     assert_everyone_has_a_row(engine, people, target)
 
 
@@ -273,11 +279,11 @@ def test_killed_before_and_after_each_of_its_transactions_it_is_all_or_nothing(t
     while 0 not in exits:
         folder = tmp_path / str(len(exits))
         folder.mkdir()
-        file = copyfile(tmp_path / FILE, folder / FILE)
-        process = freezing_process(file, killed_at=len(exits) + 1)
+        url = f"sqlite:///{copyfile(tmp_path / FILE, folder / FILE)}"
+        process = freezing_process(url, killed_at=len(exits) + 1)
         process.join()
         exits.append(process.exitcode)
-        engine = open_engine(f"sqlite:///{file}")
+        engine = open_engine(url)
         started.append(assert_all_or_nothing(engine, CROWD) is not None)
         go_on(engine, CROWD)
         engine.dispose()
@@ -291,11 +297,11 @@ def test_killed_before_and_after_each_of_its_transactions_it_is_all_or_nothing(t
 def test_killed_at_random_moments_it_is_all_or_nothing_and_the_next_one_goes_on(tmp_path, kills):
     made, chance, issue, killed = publisher(tmp_path), random.Random(2026), 0, 0
     made.import_people(crowd(MANY))
-    file = tmp_path / ".newsletter" / FILE
-    engine = open_engine(f"sqlite:///{file}")
+    url = f"sqlite:///{tmp_path / '.newsletter' / FILE}"
+    engine = open_engine(url)
     while killed < kills:
         target = replace(TARGET, issue=f"issue-{issue}", period=f"issue-{issue}")
-        process = freezing_process(file, target)
+        process = freezing_process(url, target)
         process.join(chance.uniform(0, 0.4))
         process.kill()
         process.join()

@@ -18,6 +18,7 @@ from newsletter.model import (
     NotTaken,
     Unknown,
 )
+from newsletter.model import Refused as RefusedCopy
 from newsletter.store import campaigns, ledger
 from newsletter.store.engine import write
 from newsletter.transports.memory import MemoryTransport
@@ -130,6 +131,31 @@ def test_an_outage_after_a_good_start_is_waited_out(engine):
     ended = run(engine, freeze(engine), MemoryTransport(answer=flaky), conduct(clock))
     assert ended.state is CampaignState.FINISHED
     assert clock.now() - NOW >= timedelta(seconds=15)
+
+
+@pytest.mark.parametrize(("accepted", "refused"), [(0, 10), (5, 50)])
+def test_a_provider_that_refuses_one_after_the_other_does_not_burn_the_list(
+    tmp_path, database_url, accepted, refused
+):
+    engine = open_store(tmp_path, people=100, url=database_url)
+
+    def answer(recipient, number):
+        if number <= accepted:
+            return Accepted(recipient.delivery)
+        return RefusedCopy(recipient.delivery, "550 5.7.1 relay access denied")
+
+    ended = run(engine, freeze(engine), MemoryTransport(answer=answer))
+    assert ended.state is CampaignState.PAUSED
+    assert f"refused {refused} copies in a row, the last with: 550 5.7.1 relay access denied" in ended.reason
+    assert counts(engine, ended)[DeliveryState.REFUSED] == refused
+    engine.dispose()
+
+
+def test_a_few_bad_addresses_among_good_ones_stop_nothing(engine):
+    def answer(recipient, number):
+        return Accepted(recipient.delivery) if number % 3 == 0 else RefusedCopy(recipient.delivery, "550 no")
+
+    assert run(engine, freeze(engine), MemoryTransport(answer=answer)).state is CampaignState.FINISHED
 
 
 def test_a_provider_that_says_when_is_believed_and_that_is_no_failure(engine):

@@ -128,7 +128,7 @@ def standing(campaign: Campaign, work: Work) -> str:
 def _preparing(campaign: Campaign, work: Work) -> str:
     if work.senders:
         return f"is being frozen by {_names(work.senders)}; nothing has left"
-    return f"the freeze was cut off and nothing has left; `{campaign.send}` begins anew"
+    return f"the freeze was cut off and nothing has left; `{campaign.send}` goes on with it"
 
 
 def _running(campaign: Campaign, work: Work) -> str:
@@ -146,7 +146,13 @@ def _names(senders: Sequence[Owner]) -> str:
 
 def _campaign_row(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> tuple[str, ...]:
     started = f"{campaign.started_at.astimezone():%Y-%m-%d %H:%M}" if campaign.started_at else ""
-    return campaign.label, standing(campaign, work), summary(counts), started
+    return campaign.label, standing(campaign, work), summary(counts) + _left_behind(counts, work), started
+
+
+def _left_behind(counts: Mapping[DeliveryState, int], work: Work) -> str:
+    """Handed over by a process that is no more: they wait for nothing, and the next start will call them unknown."""
+    number = counts.get(DeliveryState.HANDED, 0)
+    return f" ({number} of them in doubt)" if number and not work.senders else ""
 
 
 def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> dict[str, Any]:
@@ -300,10 +306,15 @@ def pause(project: Project, slug: str, list_name: str | None, kind: str | None) 
 @kind_option
 @click.pass_obj
 def resume(project: Project, slug: str, list_name: str | None, kind: str | None) -> None:
-    """Lift a pause, so that send can go on."""
+    """Lift a pause, so that send can go on.
+
+    Copies that wait for a later try are due at once: whoever resumes has mended what they wait for.
+    """
     from newsletter.store import campaigns
+    from newsletter.store.engine import in_chunks
 
     campaign = _steerable(project, slug, list_name, kind, {CampaignState.PAUSED})
+    in_chunks(project.store, lambda conn: campaigns.hurry(conn, campaign.id))
     _steer(project, campaign, "running again", lambda conn: campaigns.resume(conn, campaign.id))
     output.next_steps(campaign.send)
 
@@ -316,14 +327,23 @@ def resume(project: Project, slug: str, list_name: str | None, kind: str | None)
 @click.pass_obj
 def cancel(project: Project, slug: str, list_name: str | None, kind: str | None, *, yes: bool) -> None:
     """End a campaign for good; waiting copies are skipped."""
+    from newsletter import freezing
     from newsletter.store import campaigns
     from newsletter.store.engine import in_chunks
 
-    campaign = _steerable(project, slug, list_name, kind, {CampaignState.RUNNING, CampaignState.PAUSED})
+    able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}
+    campaign = _steerable(project, slug, list_name, kind, able)
     if not yes:
         _ask(
             f"End {campaign.label} for good ({summary(tally(project.store, campaign))})? Its period stays used."
         )
+    if campaign.state is CampaignState.PREPARING:
+        if _at_work(project) or not freezing.remove(project.store, campaign):
+            raise Refused(
+                f"{campaign.label} is being frozen by a living process.", hint="Stop that one first."
+            )
+        output.say(f"{campaign.label} is taken away; nothing of it had left, and its period is free.")
+        return
     now = datetime.now(UTC)
     _steer(project, campaign, "cancelled", lambda conn: campaigns.cancel(conn, campaign.id, now), tell=False)
     in_chunks(project.store, partial(campaigns.sweep, now=now))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from newsletter.store.doubts import Doubt
 
 WAYS_OUT = """
-Search your provider's log for the copy's id: it is the left part of its Message-ID. Then decide:
+Search your provider's log for the copy's id: it is the left part of its Message-ID. The id alone proves nothing (some
+log it before they have the whole copy); a line that says queued or delivered does. Then decide:
   --resend           The copy leaves once more, with the same Message-ID. Who got the first one may get two.
   --assume-accepted  Nothing leaves, and the doubt is closed. Who did not get the first one gets none."""
 
@@ -133,7 +134,7 @@ def _list(project: Project, campaign: Campaign, *, as_json: bool) -> int:
         output.say(f"{campaign.label}: nobody can say whether {_copies(unknown)} arrived.\n")
         rows = (_row(doubt, _evidence(doubt, outbox)) for doubt in doubts)
         streaming.print_table(("address", "copy", "handed", "on its way to", "why", "evidence"), rows)
-        output.say(WAYS_OUT if outbox is None else WAYS_OUT + OUTBOX_TELLS)
+        output.say(WAYS_OUT if outbox is None else OUTBOX_TELLS)
         output.next_steps(
             f"newsletter resolve {campaign.arguments} ADDRESS --resend",
             f"newsletter resolve {campaign.arguments} --all --assume-accepted",

@@ -201,19 +201,28 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     _report(order, ended, stopped=conduct.stopping.is_set())
 
 
+STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 @contextmanager
 def _stop_gracefully(conduct: Conduct, stop_waiting: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets copies in flight be settled; the second one ends the process at once."""
+    """The first Ctrl-C (SIGTERM, or the end of the terminal) lets copies in flight be settled; the next ends at once.
 
-    def stop(_signal: int, _frame: object) -> None:
+    Under `nohup` the end of the terminal stays ignored. A second one says nothing more: shell and kernel send one each.
+    """
+
+    def stop(number: int, _frame: object) -> None:
         conduct.stopping.set()
         stop_waiting()
         restore()
+        if number == getattr(signal, "SIGHUP", None):
+            signal.signal(number, signal.SIG_IGN)
         # Speaking comes last and may fail: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
         with suppress(OSError, RuntimeError):
             output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
 
     def restore() -> None:
         for number, handler in before.items():

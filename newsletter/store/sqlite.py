@@ -30,6 +30,7 @@ _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=10000",  # 40 MB: ten times fewer pauses, and random pages are written home once
     "PRAGMA secure_delete=ON",  # an erased address must not stay readable in the file's free pages
 )
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

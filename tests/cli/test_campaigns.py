@@ -108,7 +108,7 @@ def test_a_campaign_that_is_being_frozen_says_what_that_means() -> None:
     cut = told(CampaignState.PREPARING)
     assert cut == (
         "preparing: the freeze was cut off and nothing has left; "
-        "`newsletter send 2026-12 --list readers` begins anew"
+        "`newsletter send 2026-12 --list readers` goes on with it"
     )
 
 

@@ -1,6 +1,6 @@
 """Freezing and going on with a million people: each function tries one promise and says what was seen.
 
-They take minutes and 2 GB of disk, so `make test` leaves them out; `pytest -m full -s tests/test_freezing.py` runs them.
+They take minutes and 2 GB of disk, so `make test` leaves them out: `pytest -m full -s tests/test_freezing.py`.
 """
 
 from __future__ import annotations

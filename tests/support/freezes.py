@@ -86,18 +86,18 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.freezes"])
 
 
-def freezing_process(file: Path, target: Target = TARGET, *, killed_at: int = 0) -> BaseProcess:
+def freezing_process(url: str, target: Target = TARGET, *, killed_at: int = 0) -> BaseProcess:
     """A started process that plans and freezes; ends itself at its ``killed_at``-th half write transaction.
 
     The odd ones are before the commit, the even ones after it.
     """
-    process = _FORKS.Process(target=_freeze_there, args=(file, target, killed_at))
+    process = _FORKS.Process(target=_freeze_there, args=(url, target, killed_at))
     process.start()
     return process
 
 
-def _freeze_there(file: Path, target: Target, killed_at: int) -> None:
-    engine = open_engine(f"sqlite:///{file}")
+def _freeze_there(url: str, target: Target, killed_at: int) -> None:
+    engine = open_engine(url)
     mine = enrol(engine, f"process {os.getpid()}")
     recovery.recover(engine, mine, NOW)
     if killed_at:

@@ -89,10 +89,12 @@ def suppress(engine: Engine, number: int) -> None:
     write(engine, lambda conn: conn.execute(row))
 
 
-def freeze(engine: Engine, target: Target = TARGET, only: frozenset[bytes] | None = None) -> Campaign:
+def freeze(
+    engine: Engine, target: Target = TARGET, only: frozenset[bytes] | None = None, owner: str = "me"
+) -> Campaign:
     """A running campaign to everyone who may get it."""
     planned = freezing.plan(engine, target, only=only)
-    return freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW)
+    return freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner=owner)
 
 
 def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
