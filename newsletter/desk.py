@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
@@ -41,26 +42,37 @@ class Clock(Protocol):
         """The present, aware, UTC."""
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass; ends early when the sender is asked to stop."""
+        """Lets time pass, a second at most."""
 
 
 class SystemClock:
-    """The machine's clock; ``stop`` ends a wait at once."""
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
+    """The machine's clock. Waits are short, and looked over between them: a signal need not cut one."""
 
     def now(self) -> datetime:
         """The present."""
         return datetime.now(UTC)
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, unless and until stopped."""
-        self._stopped.wait(seconds)
+        """Sleeps."""
+        time.sleep(seconds)
 
-    def stop(self) -> None:
-        """No later wait lasts."""
-        self._stopped.set()
+
+class Stop:
+    """A wish to stop, set once. No lock in it: a signal handler may run while another one is in the middle of this.
+
+    A ``threading.Event`` would hang there: two signals a tenth of a millisecond apart were enough.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def set(self) -> None:
+        """From now on."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether it was asked for."""
+        return self._asked
 
 
 @dataclass(slots=True)
@@ -150,7 +162,7 @@ class Round:
 class Desk:
     """The one writer: serves the lanes of one campaign until nothing more may leave."""
 
-    def __init__(self, book: Ledger, sign: Sign, clock: Clock, stopping: threading.Event) -> None:
+    def __init__(self, book: Ledger, sign: Sign, clock: Clock, stopping: Stop) -> None:
         self._book = book
         self._sign = sign
         self._clock = clock

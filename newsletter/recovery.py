@@ -33,6 +33,8 @@ def recover(engine: Engine, mine: str, now: datetime) -> Recovered:
     """Claimed → pending and handed → unknown for every owner that is dead. Running it twice is running it once."""
 
     def work(conn: Connection) -> Recovered:
+        if not owners.is_living(conn, mine):
+            raise fenced()
         owners.bury(conn, mine, now)
         return Recovered(*ledger.orphaned(conn, now))
 
@@ -51,9 +53,18 @@ def check_clock(engine: Engine, now: datetime) -> None:
         raise clock_jumped(now, latest)
 
 
+def fenced() -> Refused:
+    """The error of a process that others have taken for dead."""
+    return Refused(
+        "another process has taken this one for dead and its copies over: it was stopped, or cut off, for too long.",
+        hint="Its copies in flight are unknown or settled. `newsletter send` joins in again.",
+    )
+
+
 def clock_jumped(now: datetime, latest: datetime) -> Refused:
     """The error for it."""
     return Refused(
         f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger was written at {latest:%Y-%m-%d %H:%M:%S} UTC.",
-        hint="Nothing was handed over. Set the clock (`timedatectl` shows it) and run the same command again.",
+        hint="Nothing was handed over. Set the clock (`timedatectl` shows it) and run the same command again. "
+        "If it was wrong then and is right now, add --clock-is-right to `newsletter send`.",
     )

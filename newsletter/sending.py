@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +23,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from newsletter import limits, recovery
-from newsletter.desk import Desk, SystemClock
+from newsletter.desk import Desk, Stop, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.model import CampaignState, Kind, Unknown
 from newsletter.store import campaigns, ledger, owners
@@ -93,7 +92,7 @@ class Conduct:
     only: frozenset[bytes] | None = None
     ledger: Callable[..., Ledger] = Ledger  # the drill sends with one that kills its own process
     clock: Clock = field(default_factory=SystemClock)
-    stopping: threading.Event = field(default_factory=threading.Event)  # set it: no further copy is handed
+    stopping: Stop = field(default_factory=Stop)  # set it: no further copy is handed
     notice: Callable[[str], None] = lambda _sentence: None  # told when the process has to wait
 
 
@@ -145,8 +144,7 @@ class _Run:
         done = self._desk.work(self._transport, self._wire, self._lanes(), probing=probing, trusted=trusted)
         self._book.release()
         self._raise_bugs(done.errors)
-        due = self._due()
-        if due is None or self._conduct.stopping.is_set() or self._rejected(done):
+        if self._rejected(done) or self._conduct.stopping.is_set() or (due := self._due()) is None:
             return None
         self._accepted += done.accepted
         if outage := _outage(done):
@@ -155,11 +153,10 @@ class _Run:
         return self._unless_stuck(due, idle=not done.handed)
 
     def _unless_stuck(self, due: datetime, *, idle: bool) -> datetime | None:
+        """Something is due and yet nothing left: it fell due just now, or another sender is claiming it."""
         now = self._clock.now()
-        if (
-            idle and due <= now
-        ):  # due, and yet nothing may leave: another sender is claiming it, or the campaign rests
-            return now + LOOK_AGAIN if self._shared else None
+        if idle and due <= now:
+            return now + LOOK_AGAIN
         return None if due - now > limits.PATIENCE else due
 
     def _due(self) -> datetime | None:
@@ -168,19 +165,20 @@ class _Run:
             recovery.recover(self._engine, self._conduct.owner, self._clock.now())
         mine, others = read(self._engine, self._outlook)
         soon = self._clock.now() + LOOK_AGAIN
-        return max(mine, soon) if mine and others else mine or (soon if others else None)
+        return soon if others else mine
 
     def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
         if not owners.is_living(conn, self._conduct.owner):
-            raise _fenced()
+            raise recovery.fenced()
         others = ledger.held_by_others(conn, self._id, self._conduct.owner)
         return ledger.next_due(conn, self._id), others
 
     def _lanes(self) -> int:
         """No more connections than there is work for: some relays allow few. One, after an outage, to try it."""
-        waiting = read(self._engine, lambda conn: ledger.open_rows(conn, self._id))
-        most = 1 if self._failures else self._transport.lanes
-        return min(most, ceil(waiting / self._transport.window))
+        lanes, window = (1 if self._failures else self._transport.lanes), self._transport.window
+        now = self._clock.now()
+        due = read(self._engine, lambda conn: ledger.due_rows(conn, self._id, now, most=lanes * window))
+        return ceil(due / window)
 
     @staticmethod
     def _raise_bugs(failed: Sequence[BaseException]) -> None:
@@ -243,13 +241,6 @@ def _outage(done: Round) -> TransportUnavailable | None:
     if found:
         return max(found, key=lambda error: error.until or SOONEST)
     return TransportUnavailable(silence) if done.closed and done.doubt else None
-
-
-def _fenced() -> Refused:
-    return Refused(
-        "another process has taken this one for dead and its copies over: it was stopped, or cut off, for too long.",
-        hint="Its copies in flight are unknown or settled. `newsletter send` joins in again.",
-    )
 
 
 def proof(transport: Transport, wire: Wire, copies: Sequence[Recipient]) -> list[Outcome]:

@@ -17,7 +17,7 @@ from newsletter.errors import Occupied, Refused, Unfinished, UnknownDeliveries
 from newsletter.model import Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Engine
 
@@ -39,10 +39,18 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
     help="Yes, to N recipients; without it you are asked.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--clock-is-right", is_flag=True, help="Send, although the ledger was written later than now.")
 @click.option("--again", is_flag=True, help="Repeat a rehearsal that has ended.")
 @click.pass_obj
 def send(
-    project: Project, slug: str, list_name: str | None, confirm: int | None, *, dry_run: bool, again: bool
+    project: Project,
+    slug: str,
+    list_name: str | None,
+    confirm: int | None,
+    *,
+    dry_run: bool,
+    clock_is_right: bool,
+    again: bool,
 ) -> None:
     """Send an issue to a list, or go on where it stopped.
 
@@ -57,7 +65,8 @@ def send(
     if dry_run:
         _dry_run(order)
         return
-    recovery.check_clock(order.engine, datetime.now(UTC))
+    if not clock_is_right:
+        recovery.check_clock(order.engine, datetime.now(UTC))
     campaign = sending.begun(order.engine, slug, list_name, order.kind, again=again)
     if campaign is not None and campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
@@ -98,6 +107,11 @@ def _begin_or_go_on(order: Order, ready: Ready | None, mine: str) -> Campaign:
         try:
             return _freeze(order, ready, mine)
         except freezing.InPreparation as busy:  # only where several can send: then this one joins in
+            if order.again and busy.campaign.state is not CampaignState.PREPARING:
+                raise Refused(
+                    f"{busy.campaign.label} was started meanwhile.",
+                    hint="Run the same command again to repeat it once more.",
+                ) from busy
             if not told:
                 output.say(f"{str(busy)[0].upper()}{str(busy)[1:]} This one joins in as soon as it can.")
             told = True
@@ -117,6 +131,10 @@ def _follow(order: Order, busy: Occupied) -> None:
 
     find = partial(campaigns.find, issue=order.slug, list_name=order.list, kind=order.kind)
     campaign = following.until_it_ends(order.engine, wiring.lock_path(order.settings), find, busy)
+    if campaign.state in {CampaignState.RUNNING, CampaignState.PREPARING}:
+        so_far = summary(tally(order.engine, campaign))
+        hint = f"`{campaign.send}` goes on with those who have no copy yet."
+        raise Unfinished(f"the other process ended before {campaign.label} was done: {so_far}.", hint=hint)
     _report(order, campaign, stopped=False)
 
 
@@ -196,7 +214,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
         clock=clock,
         notice=output.say,
     )
-    with _stop_gracefully(conduct, clock.stop):
+    with _stop_gracefully(conduct):
         ended = sending.run(order.engine, campaign, wiring.transport(settings, campaign.issue), wire, conduct)
     _report(order, ended, stopped=conduct.stopping.is_set())
 
@@ -205,21 +223,21 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 
 
 
 @contextmanager
-def _stop_gracefully(conduct: Conduct, stop_waiting: Callable[[], None]) -> Iterator[None]:
+def _stop_gracefully(conduct: Conduct) -> Iterator[None]:
     """The first Ctrl-C (SIGTERM, or the end of the terminal) lets copies in flight be settled; the next ends at once.
 
     Under `nohup` the end of the terminal stays ignored. A second one says nothing more: shell and kernel send one each.
     """
 
     def stop(number: int, _frame: object) -> None:
-        conduct.stopping.set()
-        stop_waiting()
-        restore()
-        if number == getattr(signal, "SIGHUP", None):
-            signal.signal(number, signal.SIG_IGN)
-        # Speaking comes last and may fail: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
-        with suppress(OSError, RuntimeError):
-            output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
+        if not conduct.stopping.is_set():
+            conduct.stopping.set()
+            # Speaking may fail: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
+            with suppress(OSError, RuntimeError):
+                output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
+        elif number != getattr(signal, "SIGHUP", None):
+            restore()
+            signal.raise_signal(number)
 
     heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heard}

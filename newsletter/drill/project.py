@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from newsletter import config, scaffold, subscriptions, wiring
 from newsletter.errors import DatabaseError, Refused
-from newsletter.model import Kind
-from newsletter.store import campaigns, ledger
+from newsletter.model import OPEN_STATES, Kind
+from newsletter.store import campaigns
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import metadata
 
@@ -137,7 +137,8 @@ class Project:
     def open_rows(self, way: Way) -> int:
         """How many copies have not come to an end; 0 before the campaign is frozen."""
         campaign = self.campaign(way)
-        return read(self.engine, lambda conn: ledger.open_rows(conn, campaign.id)) if campaign else 0
+        counts = read(self.engine, lambda conn: campaigns.counts(conn, campaign.id)) if campaign else {}
+        return sum(number for state, number in counts.items() if state in OPEN_STATES)
 
     def resume(self, campaign: Campaign) -> None:
         """What an operator would do."""

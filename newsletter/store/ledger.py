@@ -7,6 +7,7 @@ processes that were thought dead.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, exists, func, select, update
 
 from newsletter import limits
+from newsletter.errors import DatabaseError
 from newsletter.model import (
-    OPEN_STATES,
     Accepted,
     CampaignState,
     DeliveryState,
@@ -26,7 +27,7 @@ from newsletter.model import (
     Unknown,
 )
 from newsletter.store.doubts import RESENT
-from newsletter.store.engine import many_senders, write
+from newsletter.store.engine import BREATH_SECONDS, many_senders, write
 from newsletter.store.schema import (
     EPOCH,
     Instant,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from newsletter.model import Outcome
 
 FIRST_UNKNOWN = "a first copy may have arrived"
+LOOK = 50
+"""Rows that one commit looks at, if many may not leave: the lock is held no longer than 20 ms."""
 CLAIM = 500
 """Rows claimed at once: the claim costs one short transaction, and a dead owner's claims cost nothing."""
 
@@ -95,26 +98,46 @@ class Ledger:
         What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now. If it raises,
         nothing of it is remembered here either: the same outcomes may be offered again.
         """
+        handed, more = self._write(settled, want, now)
+        while more and len(handed) < want:  # many of them have gone: the next ones, in a commit of their own
+            time.sleep(BREATH_SECONDS)
+            try:
+                further, more = self._write((), want - len(handed), now)
+            except DatabaseError:
+                if handed:  # they may leave; the next step meets the error again
+                    break
+                raise
+            handed += further
+        return handed
+
+    def _write(self, settled: Sequence[Outcome], want: int, now: datetime) -> tuple[list[Claimed], bool]:
+        """One commit: what leaves, and whether it only looked at some of those who may."""
         ahead = deque(self._claimed)
 
-        def work(conn: Connection) -> list[Claimed]:
+        def work(conn: Connection) -> tuple[list[Claimed], bool]:
             self._settle(conn, settled, now)
             return self._hand(conn, ahead, want, now)
 
-        handed = write(self._engine, work, shared=True)
+        handed, more = write(self._engine, work, shared=True)
         self._claimed = ahead
         for outcome in settled:
             self._handed.pop(outcome.delivery, None)
         self._handed |= {row.id: row for row in handed}
-        return handed
+        return handed, more
 
-    def _hand(self, conn: Connection, ahead: deque[Claimed], want: int, now: datetime) -> list[Claimed]:
+    def _hand(
+        self, conn: Connection, ahead: deque[Claimed], want: int, now: datetime
+    ) -> tuple[list[Claimed], bool]:
         handed: list[Claimed] = []
+        looked = 0
         self._most = max(self._most, want)
         while len(handed) < want and self._may_work(conn) and (ahead or self._claim(conn, ahead, now)):
+            if looked >= max(LOOK, want):
+                return handed, True
             window = [ahead.popleft() for _ in range(min(want - len(handed), len(ahead)))]
+            looked += len(window)
             handed += self._mark_handed(conn, window, now)
-        return handed
+        return handed, False
 
     def _claim(self, conn: Connection, ahead: deque[Claimed], now: datetime) -> bool:
         due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
@@ -188,13 +211,14 @@ class Ledger:
             .outerjoin(suppression, suppression.c.address_key == delivery.c.address_key)
             .where(delivery.c.seq == seq)
         ).one()
-        before = f"; {FIRST_UNKNOWN}" if row.before == RESENT else ""
+        before = f"; {FIRST_UNKNOWN}" if row.before.startswith(RESENT) else ""
         if row.state != SubscriptionState.ACTIVE:
             return f"{row.state}{before}"
         return (f"suppressed: {row.reason}" if row.reason is not None else "not on the allowlist") + before
 
     def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
-        rows = [self._row_for(outcome, now) for outcome in outcomes]
+        # One that is no longer held was stored by an earlier try of this step.
+        rows = [self._row_for(outcome, now) for outcome in outcomes if outcome.delivery in self._handed]
         if not rows:
             return
         changed = conn.execute(_SETTLE, [row | {"b_owner": self._owner} for row in rows]).rowcount
@@ -213,7 +237,7 @@ class Ledger:
         tries = copy.tries
         row: dict[str, Any] = {
             "b_id": outcome.delivery,
-            "reason": "",
+            "reason": RESENT if copy.resent else "",
             "provider_id": "",
             "settled_at": now,
             "not_before": None,
@@ -224,29 +248,34 @@ class Ledger:
                 return row | {
                     "state": DeliveryState.ACCEPTED,
                     "provider_id": outcome.provider_id,
-                    "reason": RESENT if copy.resent else "",
                     "tries": tries + 1,
                 }
             case Refused():
-                return row | {"state": DeliveryState.REFUSED, "reason": outcome.reason, "tries": tries + 1}
+                return row | {
+                    "state": DeliveryState.REFUSED,
+                    "reason": outcome.reason + (f"; {FIRST_UNKNOWN}" if copy.resent else ""),
+                    "tries": tries + 1,
+                }
             case Unknown():
                 return row | {"state": DeliveryState.UNKNOWN, "reason": outcome.reason, "tries": tries + 1}
             case NotTaken():
-                return row | self._again(outcome, tries, now)
+                return row | self._again(outcome, copy, now)
 
-    def _again(self, outcome: NotTaken, tries: int, now: datetime) -> dict[str, Any]:
+    def _again(self, outcome: NotTaken, copy: Claimed, now: datetime) -> dict[str, Any]:
+        tries = copy.tries
         if not outcome.charged:
             return {"state": DeliveryState.PENDING, "settled_at": None, "not_before": outcome.not_before}
         when = limits.retry_at(tries + 1, self._retry, now)
         if when is None:
             return {
                 "state": DeliveryState.REFUSED,
-                "reason": f"gave up: {outcome.reason}",
+                "reason": f"gave up: {outcome.reason}" + (f"; {FIRST_UNKNOWN}" if copy.resent else ""),
                 "tries": tries + 1,
             }
         later = max(when, outcome.not_before) if outcome.not_before else when
         pending = {"state": DeliveryState.PENDING, "settled_at": None, "not_before": later}
-        return pending | {"reason": outcome.reason, "tries": tries + 1}
+        reason = f"{RESENT}; {outcome.reason}" if copy.resent else outcome.reason
+        return pending | {"reason": reason, "tries": tries + 1}
 
     def _late(self, conn: Connection, accepted: Sequence[Accepted], now: datetime) -> None:
         """The answer of a process that was thought dead may only turn unknown into accepted."""
@@ -308,7 +337,7 @@ def _claimed(row: Any) -> Claimed:
         subscription_id=row.subscription_id,
         edition=row.edition,
         tries=row.tries,
-        resent=row.reason == RESENT,
+        resent=row.reason.startswith(RESENT),
     )
 
 
@@ -324,12 +353,12 @@ def next_due(conn: Connection, campaign_id: int) -> datetime | None:
     return due
 
 
-def open_rows(conn: Connection, campaign_id: int) -> int:
-    """How many deliveries have not come to an end."""
-    still = delivery.c.state.in_([state.value for state in OPEN_STATES])
-    return int(
-        conn.execute(select(func.count()).where(delivery.c.campaign_id == campaign_id, still)).scalar_one()
-    )
+def due_rows(conn: Connection, campaign_id: int, now: datetime, *, most: int) -> int:
+    """How many deliveries may be tried now, counted up to ``most``."""
+    due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
+    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)
+    some = select(delivery.c.seq).where(*waiting, due).limit(most).subquery()
+    return int(conn.execute(select(func.count()).select_from(some)).scalar_one())
 
 
 def held_by_others(conn: Connection, campaign_id: int, mine: str) -> bool:

@@ -13,7 +13,7 @@ import secrets
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, text, update
@@ -25,7 +25,6 @@ from newsletter.store.schema import owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine, Row
@@ -161,7 +160,7 @@ def _heartbeat(engine: Engine, mine: str) -> Iterator[None]:
     """
     raw = _connection(engine)
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(raw, mine, over), name="heartbeat", daemon=True)
+    beating = threading.Thread(target=_beat, args=(engine, raw, mine, over), name="heartbeat", daemon=True)
     try:
         raw.execute("SELECT pg_advisory_lock(%s)", (lock_key(mine),))
         beating.start()
@@ -182,10 +181,13 @@ def _connection(engine: Engine) -> Any:
     return raw
 
 
-def _beat(raw: Any, mine: str, over: threading.Event) -> None:
-    """Ends by itself when the connection does: then the lock is free, and the fence keeps this process from sending."""
+def _beat(engine: Engine, raw: Any, mine: str, over: threading.Event) -> None:
+    """Renews the lease. When its connection ends, the lock is free: then this process fences itself."""
     import psycopg  # noqa: PLC0415 - only this database needs it
 
-    with suppress(psycopg.Error):
+    try:
         while not over.wait(BEAT_SECONDS):
             raw.execute(_BEAT, (mine,))
+    except psycopg.Error:
+        with suppress(DatabaseError):
+            write(engine, lambda conn: _end(conn, [mine], datetime.now(UTC)))
