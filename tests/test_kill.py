@@ -189,7 +189,7 @@ def test_killed_while_handing_over_in_memory(tmp_path: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
     tmp_path: Path, number: int
 ) -> None:
@@ -205,6 +205,31 @@ def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
         assert "`newsletter send 2026-12 --list readers` goes on" in errors
         go_on(made, unknown=False)
         assert_the_truth(made, server.recipients(), at_most_unknown=0)
+
+
+TWICE = """
+import os, signal, sys, threading
+from newsletter.cli.sending import _stop_gracefully
+from newsletter.sending import Conduct
+
+for _ in range(200):
+    conduct = Conduct(sign=None, retry=(), owner="me")
+    with _stop_gracefully(conduct):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        while not conduct.stopping.is_set():
+            conduct.clock.wait(0.001)
+print("stopped", flush=True)
+"""
+
+
+def test_signals_that_come_close_together_do_not_hang_it() -> None:
+    """As systemd and a closing terminal send them."""
+    call = [sys.executable, "-c", TWICE]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("stopped\n")
+    assert done.stderr == ""
 
 
 def test_ctrl_c_that_ends_the_reader_of_its_output_too_still_settles_what_is_in_flight(

@@ -21,6 +21,7 @@ from newsletter.model import (
 from newsletter.model import Refused as RefusedCopy
 from newsletter.store import campaigns, ledger
 from newsletter.store.engine import write
+from newsletter.store.ledger import Ledger
 from newsletter.transports.memory import MemoryTransport
 from tests.support.ledgers import (
     NOW,
@@ -28,6 +29,7 @@ from tests.support.ledgers import (
     TARGET,
     WIRE,
     TestClock,
+    alive,
     bury,
     conduct,
     counts,
@@ -175,6 +177,25 @@ def test_a_provider_that_asks_for_more_patience_than_we_have_pauses_the_campaign
     later = NOW + timedelta(hours=1)
     transport = MemoryTransport(answer=lambda _one, _number: TransportUnavailable("slow down", until=later))
     assert run(engine, freeze(engine), transport).state is CampaignState.PAUSED
+
+
+def test_beside_a_sender_that_has_the_rest_in_hand_no_connection_is_opened(tmp_path, postgresql_url):
+    engine = open_store(tmp_path, people=3, url=postgresql_url)
+    campaign, clock = freeze(engine), TestClock()
+    theirs = Ledger(engine, campaign.id, "zombie", retry=RETRY)
+    with alive(engine, "zombie"):
+        window = theirs.step([], 3, NOW)
+        begun = []
+
+        class Counting(MemoryTransport):
+            def run(self, *args):
+                begun.append(1)
+                super().run(*args)
+
+        clock.then(5, lambda: theirs.step([Accepted(row.id) for row in window], 0, NOW))
+        ended = run(engine, campaign, Counting(lanes=3), conduct(clock))
+    assert (ended.state, begun) == (CampaignState.FINISHED, [])
+    engine.dispose()
 
 
 def test_a_process_that_was_taken_for_dead_hands_over_no_more_and_says_so(engine):

@@ -239,13 +239,14 @@ def _stop_gracefully(conduct: Conduct) -> Iterator[None]:
             restore()
             signal.raise_signal(number)
 
-    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    now = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in now.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:

@@ -6,11 +6,11 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.exc import IntegrityError
 
 from newsletter.model import Accepted, CampaignState, DeliveryState, NotTaken, Refused, Unknown
-from newsletter.store import campaigns, ledger
+from newsletter.store import campaigns, doubts, ledger
 from newsletter.store.engine import in_chunks, read, write
 from newsletter.store.ledger import Ledger
 from newsletter.store.schema import subscriber
@@ -197,6 +197,46 @@ def test_a_late_answer_of_a_zombie_turns_unknown_into_accepted_and_nothing_else(
     assert zombie.step([Accepted(one.id), NotTaken(two.id, "lost")], 0, LATER) == []
     assert rows(engine, campaign)[one.address] is DeliveryState.ACCEPTED
     assert rows(engine, campaign)[two.address] is DeliveryState.UNKNOWN
+
+
+def test_many_who_have_left_are_skipped_in_short_commits(engine, tmp_path):
+    """A suppression list that was brought in during a pause: others must be able to write in between."""
+    campaign = freeze(engine)
+    for number in range(1, 5):
+        suppress(engine, number)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "LOOK", 1)
+        commits = []
+        event.listen(engine, "commit", commits.append)
+        (left,) = book(engine, campaign).step([], 1, NOW)
+    assert left.address == "p5@example.org"
+    assert len(commits) == 5
+    assert counts(engine, campaign) == {DeliveryState.SKIPPED: 4, DeliveryState.HANDED: 1}
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        (Accepted, "resent by a person's word"),
+        (lambda id_: Refused(id_, "550 no"), "550 no; a first copy may have arrived"),
+        (lambda id_: NotTaken(id_, "451 later"), "gave up: 451 later; a first copy may have arrived"),
+    ],
+)
+def test_a_first_copy_that_is_in_doubt_is_remembered_whatever_becomes_of_the_second(engine, then, reason):
+    campaign = freeze(engine)
+    mine = Ledger(engine, campaign.id, "me", retry=RETRY[:1])
+    (first,) = mine.step([], 1, NOW)
+    mine.step([Unknown(first.id, "cut")], 0, NOW)
+    said = read(engine, lambda conn: doubts.hand_overs(conn, campaign.id))
+    write(engine, lambda conn: doubts.resend(conn, campaign.id, said))
+    mine.release()
+    (again,) = mine.step([], 1, NOW)
+    assert again.id == first.id
+    mine.step([NotTaken(again.id, "451 later")], 0, NOW)
+    mine.release()
+    window = {row.id: row for row in mine.step([], 5, LATER)}
+    mine.step([then(first.id)], 0, LATER)
+    assert reasons(engine, campaign)[window[first.id].address] == reason
 
 
 def test_an_unknown_copy_is_never_handed_again(engine):

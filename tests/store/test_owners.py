@@ -83,6 +83,14 @@ def test_an_owner_whose_connection_ended_is_dead(server, tmp_path):
         assert not read(server, lambda conn: owners.is_living(conn, dead))
 
 
+def test_an_owner_that_notices_it_fences_itself(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(owners, "BEAT_SECONDS", 0.01)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+    with owners.own(server, tmp_path, **KNOWN) as mine:
+        write(server, lambda conn: conn.exec_driver_sql(cut))
+        wait_for(lambda: not read(server, lambda conn: owners.is_living(conn, mine)))
+
+
 def test_an_owner_whose_lease_ran_out_is_dead_even_if_the_server_has_not_noticed(server, tmp_path):
     with owners.own(server, tmp_path, **KNOWN) as silent:
         long_ago(server, silent)

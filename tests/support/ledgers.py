@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from sqlalchemy import func, insert, select, update
 from newsletter import freezing, sending
 from newsletter.message import Wire
 from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
-from newsletter.store import campaigns
+from newsletter.store import campaigns, owners
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import delivery, list_, owner, subscriber, subscription, suppression
@@ -19,7 +20,7 @@ from tests.support.publication import MESSAGE
 from tests.support.publication import NINE as NOW
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -102,6 +103,15 @@ def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
     return read(engine, lambda conn: campaigns.counts(conn, campaign.id))
 
 
+@contextmanager
+def alive(engine: Engine, one: str) -> Iterator[None]:
+    """On PostgreSQL: the lock and the lease of a living process."""
+    with engine.connect() as conn:
+        conn.exec_driver_sql("SELECT pg_advisory_lock(%s)", (owners.lock_key(one),))
+        yield
+        conn.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (owners.lock_key(one),))
+
+
 def bury(engine: Engine, one: str) -> None:
     """The process ``one`` was found dead."""
     write(engine, lambda conn: conn.execute(update(owner).where(owner.c.id == one).values(ended_at=NOW)))
@@ -143,14 +153,20 @@ class TestClock:
 
     moment: datetime = NOW
     waited: list[float] = field(default_factory=list)
+    acts: dict[int, Callable[[], object]] = field(default_factory=dict)
 
     def now(self) -> datetime:
         """The present."""
         return self.moment
 
+    def then(self, waits: int, act: Callable[[], object]) -> None:
+        """Does something when so many waits have passed."""
+        self.acts[len(self.waited) + waits] = act
+
     def wait(self, seconds: float) -> None:
         """Passes at once."""
         self.waited.append(seconds)
+        self.acts.pop(len(self.waited), lambda: None)()
         self.moment += timedelta(seconds=seconds)
 
 

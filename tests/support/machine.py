@@ -232,7 +232,10 @@ class SqliteDatabase(Database):
         self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
         self.file = self.folder / "newsletter.db"
         shutil.copyfile(self._pattern(), self.file)
+        self._broken: sqlite3.Connection | None = None
         super().__init__(open_engine(f"sqlite:///{self.file}"))
+        event.listen(self.engine, "rollback", lambda _conn: self._mend())
+        event.listen(self.engine, "commit", lambda _conn: self._mend())
 
     @classmethod
     def _pattern(cls) -> Path:
@@ -247,13 +250,14 @@ class SqliteDatabase(Database):
         return cls._made
 
     def _break(self, raw: sqlite3.Connection) -> None:
-        """SQLite refuses one statement. The handler is gone before the transaction is rolled back."""
+        """Nothing can be written any more, as on a disk that went read-only, until the transaction has ended."""
+        raw.execute("PRAGMA query_only=ON")
+        self._broken = raw
 
-        def refuse(*_what: object) -> int:
-            raw.set_authorizer(None)
-            return sqlite3.SQLITE_DENY
-
-        raw.set_authorizer(refuse)
+    def _mend(self) -> None:
+        if self._broken is not None:
+            self._broken.execute("PRAGMA query_only=OFF")
+            self._broken = None
 
     def bytes_on_disk(self) -> bytes:
         """The file and its journal, after a checkpoint."""
