@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,15 @@ COMMON = {
 }
 settings.register_profile("test", max_examples=60, **COMMON)
 settings.register_profile("prove", max_examples=3000, **COMMON)
+settings.register_profile("histories", max_examples=800, **COMMON)  # each of them has forty steps
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+# A shell without a terminal starts what runs behind it with Ctrl-C ignored, `nohup` with SIGHUP ignored, and children
+# inherit that: but ours are to be stopped by these very signals.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

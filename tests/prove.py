@@ -49,9 +49,9 @@ def newsletter(*args: str, cwd: Path = ROOT, seed: str = "random") -> str:
     return run(sys.executable, "-m", "newsletter", *args, cwd=cwd, env=env)
 
 
-def tests(*selection: str) -> str:
+def tests(*selection: str, profile: str = "prove") -> str:
     """pytest's last line, with all examples and with the tests that are too long for `make test`."""
-    env = os.environ | {"HYPOTHESIS_PROFILE": "prove"}
+    env = os.environ | {"HYPOTHESIS_PROFILE": profile}
     output = run(
         sys.executable, "-m", "pytest", "-q", "-o", "addopts=--import-mode=importlib", *selection, env=env
     )
@@ -155,8 +155,8 @@ def drill_on_postgresql(*options: str) -> str:
 
 
 def machine() -> str:
-    """Thousands of histories, on each database."""
-    return tests("tests/store/test_ledger_machine.py")
+    """On each database."""
+    return tests("tests/store/test_ledger_machine.py", profile="histories") + ", 800 histories each"
 
 
 def a_million(promise: Callable[[Path, int], str]) -> str:
