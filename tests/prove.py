@@ -49,7 +49,7 @@ def newsletter(*args: str, cwd: Path = ROOT, seed: str = "random") -> str:
     return run(sys.executable, "-m", "newsletter", *args, cwd=cwd, env=env)
 
 
-def tests(*selection: str, profile: str = "prove") -> str:
+def passing(*selection: str, profile: str = "prove") -> str:
     """pytest's last line, with all examples and with the tests that are too long for `make test`."""
     env = os.environ | {"HYPOTHESIS_PROFILE": profile}
     output = run(
@@ -156,7 +156,7 @@ def drill_on_postgresql(*options: str) -> str:
 
 def machine() -> str:
     """On each database."""
-    return tests("tests/store/test_ledger_machine.py", profile="histories") + ", 800 histories each"
+    return passing("tests/store/test_ledger_machine.py", profile="histories") + ", 800 histories each"
 
 
 def a_million(promise: Callable[[Path, int], str]) -> str:
@@ -187,22 +187,23 @@ PROOFS = (
     Proof("The same issue built again gives the same bytes", same_bytes),
     Proof(
         "Arbitrary text goes through content, rendering and message and is found again in both parts",
-        lambda: tests("tests/test_whole_line.py") + ", 3,000 examples each",
+        lambda: passing("tests/test_whole_line.py") + ", 3,000 examples each",
     ),
     Proof(
         "Every compiler trap is mended; arbitrary text survives the compiler",
-        lambda: tests("tests/render", "-m", "not browser"),
+        lambda: passing("tests/render", "-m", "not browser"),
     ),
     Proof(
-        "Headers can't be injected and every line keeps its length", lambda: tests("tests/test_message.py")
+        "Headers can't be injected and every line keeps its length", lambda: passing("tests/test_message.py")
     ),
     Proof(
-        "Bad input gives one clear error, its exit code, no traceback and no file", lambda: tests("tests/cli")
+        "Bad input gives one clear error, its exit code, no traceback and no file",
+        lambda: passing("tests/cli"),
     ),
-    Proof("The four transports keep one contract", lambda: tests("tests/transports")),
+    Proof("The four transports keep one contract", lambda: passing("tests/transports")),
     Proof(
         "A sender killed at random moments loses nobody, mails nobody twice and names every doubt",
-        lambda: tests("tests/test_kill.py"),
+        lambda: passing("tests/test_kill.py"),
     ),
     Proof(
         "200 random SIGKILLs over 20,000 people on SQLite, by SMTP: nobody lost, nobody twice, every doubt named",
@@ -217,7 +218,7 @@ PROOFS = (
         "… on PostgreSQL with three sending processes, by SendGrid's API",
         lambda: drill_on_postgresql("--transport", "sendgrid"),
     ),
-    Proof("The drill finds every liar out", lambda: tests("tests/drill", "tests/cli/test_drill.py")),
+    Proof("The drill finds every liar out", lambda: passing("tests/drill", "tests/cli/test_drill.py")),
     Proof("The ledger keeps its fifteen invariants in any history, on both databases", machine),
     Proof(
         "A million are frozen within two minutes, in transactions of about 10 ms, while another process writes",
@@ -226,22 +227,22 @@ PROOFS = (
     Proof("After a kill, freezing and sending a million go on within 5 s", going_on),
     Proof(
         "A freeze that is killed anywhere is all or nothing",
-        lambda: tests("tests/test_freezing.py", "-k", "not million"),
+        lambda: passing("tests/test_freezing.py", "-k", "not million"),
     ),
     Proof(
         "A full, read-only, locked or damaged database and a clock that jumps: a sentence, and nothing sent unseen",
-        lambda: tests("tests/test_trouble.py"),
+        lambda: passing("tests/test_trouble.py"),
     ),
     Proof(
         "What other senders were reported to do wrong does not happen",
-        lambda: tests("tests/test_reported_failures.py"),
+        lambda: passing("tests/test_reported_failures.py"),
     ),
     Proof(
-        "Pausing and resuming again and again repeats nobody", lambda: tests("tests/cli/test_campaigns.py")
+        "Pausing and resuming again and again repeats nobody", lambda: passing("tests/cli/test_campaigns.py")
     ),
     Proof(
         "An import applied twice is an import applied once; nobody is revived",
-        lambda: tests("tests/test_subscriptions.py"),
+        lambda: passing("tests/test_subscriptions.py"),
     ),
     Proof("`newsletter --help` answers at once", help_is_quick),
     Proof("The wheel works in an empty environment", wheel_in_an_empty_environment),

@@ -27,7 +27,7 @@ from newsletter.model import (
     Unknown,
 )
 from newsletter.model import Refused as RefusedCopy
-from newsletter.store import campaigns, preparing
+from newsletter.store import campaigns, listing, preparing
 from newsletter.store.engine import read, write
 from newsletter.store.ledger import Ledger
 from newsletter.store.schema import campaign, list_, subscription
@@ -278,7 +278,7 @@ def test_an_outage_charges_nobody_and_loses_nobody_as_in_listmonk_1931(engine):
     transport = MemoryTransport(answer=down_for_a_while)
     ended = send(engine, transport)
     assert (ended.state, len(transport.messages)) == (CampaignState.FINISHED, PEOPLE)
-    found = read(engine, lambda conn: list(campaigns.deliveries(conn, ended.id)))
+    found = read(engine, lambda conn: list(listing.every(conn, ended.id)))
     assert {row.tries for row in found} == {1}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from newsletter import config, scaffold, subscriptions, wiring
 from newsletter.errors import DatabaseError, Refused
 from newsletter.model import OPEN_STATES, Kind
-from newsletter.store import campaigns
+from newsletter.store import campaigns, listing
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import metadata
 
@@ -146,7 +146,7 @@ class Project:
 
     def rows(self, campaign: Campaign) -> list[Delivery]:
         """The whole ledger of it."""
-        return read(self.engine, lambda conn: list(campaigns.deliveries(conn, campaign.id)))
+        return read(self.engine, lambda conn: list(listing.every(conn, campaign.id)))
 
     def empty(self) -> None:
         """Leaves the database as it was found: without tables."""

@@ -11,7 +11,6 @@ from newsletter.model import (
     OPEN_STATES,
     Campaign,
     CampaignState,
-    Delivery,
     DeliveryState,
     Email,
     Kind,
@@ -30,7 +29,7 @@ from newsletter.store.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Row, Select
@@ -272,31 +271,3 @@ def _by_reason(conn: Connection, people: Select[Any], reason: ColumnElement[str]
     why = reason.label("why")
     rows = conn.execute(people.add_columns(why, func.count()).group_by(why))
     return {reason: n for reason, n in rows}  # noqa: C416 - Row is no tuple for dict()
-
-
-def deliveries(conn: Connection, campaign_id: int, state: DeliveryState | None = None) -> Iterator[Delivery]:
-    """Every delivery of a campaign in the order of freezing, streamed by keyset pages."""
-    columns = (delivery, func.coalesce(subscriber.c.address, "").label("address"), subscriber.c.name)
-    query = select(*columns).join(subscriber, subscriber.c.id == delivery.c.subscriber_id)
-    query = query.where(delivery.c.campaign_id == campaign_id).order_by(delivery.c.seq).limit(CHUNK)
-    if state is not None:
-        query = query.where(delivery.c.state == state)
-    last = 0
-    while rows := conn.execute(query.where(delivery.c.seq > last)).all():
-        yield from (_delivery(row) for row in rows)
-        last = rows[-1].seq
-
-
-def _delivery(row: Row[Any]) -> Delivery:
-    return Delivery(
-        id=bytes(row.id),
-        address=row.address,
-        name=row.name,
-        state=DeliveryState(row.state),
-        tries=row.tries,
-        not_before=row.not_before,
-        handed_at=row.handed_at,
-        settled_at=row.settled_at,
-        reason=row.reason,
-        provider_id=row.provider_id,
-    )

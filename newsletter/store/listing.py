@@ -10,6 +10,8 @@ from newsletter.model import Delivery, DeliveryState
 from newsletter.store.schema import delivery, subscriber
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection, Row
 
 PAGE = 500
@@ -29,6 +31,14 @@ def page(
         query = query.where(delivery.c.state == state)
     rows = conn.execute(query.order_by(delivery.c.seq).limit(limit)).all()
     return [_delivery(row) for row in rows], rows[-1].seq if rows else after
+
+
+def every(conn: Connection, campaign_id: int) -> Iterator[Delivery]:
+    """All of them, as they were at one moment."""
+    rows, last = page(conn, campaign_id, None)
+    while rows:
+        yield from rows
+        rows, last = page(conn, campaign_id, None, after=last)
 
 
 def _delivery(row: Row[Any]) -> Delivery:

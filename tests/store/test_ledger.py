@@ -10,7 +10,7 @@ from sqlalchemy import event, insert
 from sqlalchemy.exc import IntegrityError
 
 from newsletter.model import Accepted, CampaignState, DeliveryState, NotTaken, Refused, Unknown
-from newsletter.store import campaigns, doubts, ledger
+from newsletter.store import campaigns, doubts, ledger, listing
 from newsletter.store.engine import in_chunks, read, write
 from newsletter.store.ledger import Ledger
 from newsletter.store.schema import subscriber
@@ -170,7 +170,7 @@ def test_each_answer_ends_in_its_own_state(engine):
         0,
         NOW,
     )
-    found = read(engine, lambda conn: {row.address: row for row in campaigns.deliveries(conn, campaign.id)})
+    found = read(engine, lambda conn: {row.address: row for row in listing.every(conn, campaign.id)})
     assert found[one.address].provider_id == "id-1"
     assert (found[two.address].state, found[two.address].reason) == (
         DeliveryState.REFUSED,

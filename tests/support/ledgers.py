@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select, update
 from newsletter import freezing, sending
 from newsletter.message import Wire
 from newsletter.model import DeliveryState, Email, Kind, SubscriptionState
-from newsletter.store import campaigns, owners
+from newsletter.store import campaigns, listing, owners
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import delivery, list_, owner, subscriber, subscription, suppression
@@ -119,16 +119,12 @@ def bury(engine: Engine, one: str) -> None:
 
 def rows(engine: Engine, campaign: Campaign) -> dict[str, DeliveryState]:
     """Address → state."""
-    return read(
-        engine, lambda conn: {row.address: row.state for row in campaigns.deliveries(conn, campaign.id)}
-    )
+    return read(engine, lambda conn: {row.address: row.state for row in listing.every(conn, campaign.id)})
 
 
 def reasons(engine: Engine, campaign: Campaign) -> dict[str, str]:
     """Address → reason."""
-    return read(
-        engine, lambda conn: {row.address: row.reason for row in campaigns.deliveries(conn, campaign.id)}
-    )
+    return read(engine, lambda conn: {row.address: row.reason for row in listing.every(conn, campaign.id)})
 
 
 def total(engine: Engine) -> int:
