@@ -382,5 +382,5 @@ def orphaned(conn: Connection, now: datetime) -> tuple[int, int]:
     freed = conn.execute(claimed.values(state=DeliveryState.PENDING, owner=None)).rowcount
     handed = theirs.where(delivery.c.state == DeliveryState.HANDED)
     lost = {"state": DeliveryState.UNKNOWN, "settled_at": now}
-    reason = "the sending process ended after this copy was handed over and before an answer was stored"
+    reason = "its sending process died before an answer was stored"
     return freed, conn.execute(handed.values(**lost, reason=reason)).rowcount
