@@ -1021,3 +1021,20 @@ def test_the_ledger_keeps_its_promises_on_postgresql(postgresql_url: str) -> Non
 
     run_state_machine_as_test(OnPostgresql, settings=_some(1, 4))
     engine.dispose()
+
+
+@pytest.mark.parametrize("statement", range(1, 15))
+def test_a_step_that_breaks_down_at_any_statement_hands_over_nothing_and_loses_no_answer(
+    statement: int,
+) -> None:
+    """Three people in a row have left, so that the step has a commit for each of them: a chance would rarely do it."""
+    story = OnSqlite()
+    story.begin(also_staff=False, away=None, suppressed=None)
+    sender = story.senders[0]
+    story._step(sender, 1, [])
+    for person in (2, 3, 4):
+        story._stand(subscription_id("readers", person), SubscriptionState.UNSUBSCRIBED)
+    story._step(sender, 1, [Answer.ACCEPTED], statement)
+    story._step(sender, 1, [Answer.ACCEPTED])
+    story._check_all()
+    story.teardown()
