@@ -23,7 +23,7 @@ COMMON = {
 }
 settings.register_profile("test", max_examples=60, **COMMON)
 settings.register_profile("prove", max_examples=3000, **COMMON)
-settings.register_profile("histories", max_examples=800, **COMMON)  # each of them has thirty steps
+settings.register_profile("histories", max_examples=400, **COMMON)  # each of them has thirty steps
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 

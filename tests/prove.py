@@ -156,7 +156,7 @@ def drill_on_postgresql(*options: str) -> str:
 
 def machine() -> str:
     """On each database."""
-    return passing("tests/store/test_ledger_machine.py", profile="histories") + ", 800 histories each"
+    return passing("tests/store/test_ledger_machine.py", profile="histories") + ", 400 histories each"
 
 
 def a_million(promise: Callable[[Path, int], str]) -> str:

@@ -217,6 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.database = self.open_database()
         self.engine = self.database.engine
         self.now = NOW
+        self.latest = self.now  # of all steps
         self.provider = Provider()
         self.senders: list[Sender] = []
         self.begun = 0  # processes so far
@@ -414,6 +415,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self._set(sender.campaign, campaigns.finish, True, CampaignState.FINISHED, now=self.now)
 
     def _step(self, sender: Sender, want: int, answers: Sequence[Answer], statement: int = 0) -> None:
+        self.latest = max(self.now, self.latest)
         sender.unsaved += self._answers(sender, answers)
         before, offered = self._by_id(), list(sender.unsaved)
         room = min(want, IN_HAND - len(sender.hands) + sum(one.delivery in sender.hands for one in offered))
@@ -490,7 +492,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Invariant 5, and everything else that must be so when a copy leaves."""
         assert not sender.buried, "a process that was declared dead hands over nothing"
         assert self._may_get(sender.campaign, row.subscription_id), "5: they left, or the campaign stopped"
-        assert self.wishes.get(row.id, self.now) <= self.now, "the provider asked for later"
+        # What was due when it was claimed stays so if the clock goes back; far back, the desk ends the process.
+        assert self.wishes.get(row.id, self.now) <= self.latest, "the provider asked for later"
         stored = self._by_id()[row.id]
         assert (stored.state, stored.owner, stored.campaign) == ("handed", sender.id, sender.campaign)
         assert row.id not in sender.hands, "one copy twice in one step"

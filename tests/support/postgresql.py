@@ -230,7 +230,10 @@ def _program(name: str) -> Path:
 
 
 def _as_user(*command: str) -> list[str]:
-    return ["runuser", "-u", _other_user(), "--", *command] if os.geteuid() == 0 else list(command)
+    if os.geteuid() != 0:
+        return list(command)
+    runuser = shutil.which("runuser", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return [runuser or "runuser", "-u", _other_user(), "--", *command]
 
 
 @cache
