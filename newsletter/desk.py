@@ -75,6 +75,16 @@ class Stop:
         return self._asked
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a process has heard of its copies so far."""
+
+    accepted: int = 0
+    refused: int = 0
+    unknown: int = 0
+    again: int = 0  # not taken: tried again later
+
+
 @dataclass(slots=True)
 class _Request:
     """What a lane asks of the desk: store these outcomes, and hand me my next window."""

@@ -115,11 +115,17 @@ class TransportError(NewsletterError):
 
 
 class TransportUnavailable(TransportError):
-    """The provider can't be reached or asks us to come back later; ``until`` is when, if it said so (aware)."""
+    """The provider can't be reached or asks us to come back later.
 
-    def __init__(self, message: str, *, hint: str = "", until: datetime | None = None) -> None:
+    ``until`` is when, if it said so (aware); ``crowded`` says that it has had enough of us for now.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", until: datetime | None = None, crowded: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.until = until
+        self.crowded = crowded
 
 
 class TransportRejected(TransportError):

@@ -22,7 +22,7 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from newsletter import merge
@@ -83,6 +83,13 @@ def picture_path(email: Email, picture: Picture) -> str:
 def picture_url(email: Email, settings: MessageSettings, picture: Picture) -> str:
     """Where readers load a hosted picture from."""
     return f"{settings.images_url}/{picture_path(email, picture)}"
+
+
+class Message(NamedTuple):
+    """One copy, cut into pieces of bytes with CRLF line ends."""
+
+    headers: list[bytes]  # one field each, with its CRLF
+    body: list[bytes]  # what follows the blank line
 
 
 class Wire:

@@ -355,6 +355,7 @@ class NotTaken:
     reason: str
     not_before: datetime | None = None  # the provider's wish; None: as the retry schedule says
     charged: bool = True
+    crowded: bool = False  # the provider has had enough for now: the next ones should leave more slowly
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from newsletter.desk import Clock, Round, Sign
+    from newsletter.desk import Clock, Progress, Round, Sign
     from newsletter.message import Wire
     from newsletter.model import Campaign, Outcome, Recipient
     from newsletter.transports.base import Transport
@@ -94,6 +94,7 @@ class Conduct:
     clock: Clock = field(default_factory=SystemClock)
     stopping: Stop = field(default_factory=Stop)  # set it: no further copy is handed
     notice: Callable[[str], None] = lambda _sentence: None  # told when the process has to wait
+    told: Callable[[Progress], None] = lambda _progress: None  # told how far it is, ten times a second at most
 
 
 def run(engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct) -> Campaign:
