@@ -26,6 +26,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 ONE_SPACE_BETWEEN = re.compile(rf"[!-~]{{1,{LONGEST_PLAIN}}}(?: [!-~]{{1,{LONGEST_PLAIN}}})*")
 ATOMS = re.compile(r"[\w!#$%&'*+/=?^`{|}~ -]*", re.ASCII)
 MAILBOX = re.compile(r"""[^\s()<>\[\]:;@\\,"]+@[A-Za-z0-9.-]+""")
+# Mailboxes as nearly all are. Without = there is no encoded word, and in ASCII nothing to convert.
+PLAIN_MAILBOX = re.compile(r"[\w!#$%&'*+/?^`{|}~.-]+@[A-Za-z0-9.-]+", re.ASCII)
 UTF8 = Charset("utf-8")
 
 
@@ -68,6 +70,13 @@ def unstructured(name: str, text: str) -> Header:
     return Header(name, text, tuple(text.split()) if _plain(text) else _encoded(text, len(name) + 2))
 
 
+def plain_line(name: str, text: str) -> bytes | None:
+    """``fold(unstructured(name, text))`` for a text that needs only one line and no encoding; None for any other."""
+    if text and len(name) + 2 + len(text) <= WIDTH and _plain(text):
+        return f"{name}: {text}\r\n".encode("ascii")
+    return None
+
+
 def with_phrase(name: str, phrase: str, angled: str) -> Header:
     """``phrase <angled>``: the sender and the list (RFC 5322, section 3.4; RFC 2919)."""
     # Blanks in rows mean nothing in a phrase, and programs collapse them.
@@ -83,6 +92,8 @@ def mailbox(what: str, address: str) -> str:
     Raises:
         ValueError: naming ``what``, never the address.
     """
+    if PLAIN_MAILBOX.fullmatch(address):
+        return address
     clean(what, address)
     try:
         wired = ascii_domain(address)

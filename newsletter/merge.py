@@ -69,6 +69,21 @@ def _value(slot: Slot, values: Mapping[str, str], escape: Callable[[str], str]) 
     return escape(value) if value else slot.fallback or ""
 
 
+def bind(parts: Parts, shared: Mapping[str, str], escape: Callable[[str], str] = str) -> Parts:
+    """Fill the slots that ``shared`` names, as ``fill`` does; the others stay. No two texts stand side by side."""
+    bound: list[str | Slot] = []
+    for part in parts:
+        if isinstance(part, Slot) and part.name not in shared:
+            bound.append(part)
+            continue
+        text = fill((part,), shared, escape)
+        if bound and isinstance(last := bound[-1], str):
+            bound[-1] = last + text
+        elif text:
+            bound.append(text)
+    return tuple(bound)
+
+
 def problems(
     text: str, known: Collection[str], *, optional: Collection[str] = ("name",), in_link: bool = False
 ) -> list[Problem]:

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from newsletter.headers import CONTROL, clean, fixed, fold, mailbox, unstructured, with_phrase
+from newsletter.headers import (
+    CONTROL,
+    clean,
+    fixed,
+    fold,
+    mailbox,
+    plain_line,
+    unstructured,
+    with_phrase,
+)
 
 ENCODED_BREAK = "=?utf-8?q?a=0ABcc:_v=40example.org?="  # CVE-2024-6923
 LINES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))
@@ -60,6 +69,20 @@ def test_a_subject_is_read_as_it_was_written(text):
     raw = fold(unstructured("Subject", text))
     check_lines(raw)
     assert str(parse(unstructured("Subject", text))) == text
+
+
+@given(WORDS | st.text(alphabet="abc ", min_size=60, max_size=75))
+@example("")
+@example(f"{'x' * 33} {'x' * 33}")
+@example(f"{'x' * 33} {'x' * 34}")
+@example("x" * 61)
+@example("=?utf-8?q?a?=")
+def test_the_short_way_for_a_plain_line_ends_where_the_careful_one_does(text):
+    assert plain_line("Subject", text) in {None, fold(unstructured("Subject", text))}
+
+
+def test_most_subjects_are_plain_lines():
+    assert plain_line("Subject", "Less iron, Ann") == b"Subject: Less iron, Ann\r\n"
 
 
 @given(WORDS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.merge import RESERVED, Slot, fill, names, problems, split
+from newsletter.merge import RESERVED, Slot, bind, fill, names, problems, split
 
 KNOWN = RESERVED | {"town"}
 OPTIONAL = ("name", "town")
@@ -89,6 +89,27 @@ def test_values_are_escaped_and_fallbacks_are_not_because_they_are_part_of_the_t
     parts = split("@@name|you &amp; yours@@")
     assert fill(parts, {"name": "<b>&"}, html.escape) == "&lt;b&gt;&amp;"
     assert fill(parts, {}, html.escape) == "you &amp; yours"
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("@@issue@@", ("<b>",)),
+        ("a @@issue@@ b @@name@@", ("a <b> b ", Slot("name", None))),
+        ("@@name@@@@issue@@@@name@@", (Slot("name", None), "<b>", Slot("name", None))),
+        ("a@@empty@@b@@empty|-@@", ("ab-",)),
+        ("@@empty@@", ()),
+        ("@@tag@@", ("@@name@@",)),
+    ],
+)
+def test_what_all_copies_share_becomes_text(text, bound):
+    shared = {"issue": "<b>", "empty": "", "tag": "@@name@@"}
+    assert bind(split(text), shared) == bound
+
+
+def test_what_all_copies_share_is_escaped():
+    assert bind(split("a<@@issue|<i>@@"), {"issue": "<b>"}, html.escape) == ("a<&lt;b&gt;",)
+    assert bind(split("a<@@issue|<i>@@"), {"issue": ""}, html.escape) == ("a<<i>",)
 
 
 def test_a_value_is_never_searched_for_tags():

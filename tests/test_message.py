@@ -14,7 +14,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from newsletter import merge
-from newsletter.message import MessageSettings, Wire, needs_smtputf8, picture_path, picture_url
+from newsletter.headers import PLAIN_MAILBOX, fixed, fold, unstructured
+from newsletter.message import PLAIN_LINK, MessageSettings, Wire, needs_smtputf8, picture_path, picture_url
 from newsletter.model import Email, Picture, Recipient
 from tests.support import mail
 from tests.support.publication import MESSAGE as SETTINGS
@@ -59,6 +60,7 @@ def check_bytes(raw):
     assert raw.isascii()
     assert raw.endswith(b"\r\n")
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)|\0", raw)
+    assert not re.search(rb"^\.", raw, re.MULTILINE)  # nobody has to double a dot (RFC 5321, section 4.5.2)
     head, _, body = raw.partition(b"\r\n\r\n")
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     assert max(map(len, body.split(b"\r\n"))) <= 76
@@ -110,37 +112,53 @@ def test_what_all_copies_share_can_not_be_overruled_by_a_recipient():
     assert "elsewhere" not in found.text
 
 
-values = st.fixed_dictionaries({"name": LINE, "town": TEXT, "long": st.text(min_size=200)})
+TAGS = [
+    *("@@name|reader@@", "@@town@@", "@@town|@@", "@@long|<b>you</b>@@"),
+    *("@@issue_title@@", "@@view_url@@", "@@unsubscribe_url@@", "\r", "\n", ".", " "),
+]
+TEMPLATE = st.lists(TEXT | st.sampled_from(TAGS), max_size=8).map("".join)
+SUBJECT = st.lists(LINE | st.sampled_from(["@@name|reader@@", "@@issue_title@@", " "]), max_size=4).map(
+    "".join
+)
+AWKWARD = st.sampled_from(
+    [".", "..a", "From me", "=", "a ", "\t", "\r", "\n", "\r\n.\r\n", "x" * 75, "x" * 76]
+)
+values = st.fixed_dictionaries(
+    {"name": LINE | st.sampled_from([".", " ", "a=b"])},
+    optional={"town": TEXT | AWKWARD, "long": st.text(min_size=200) | AWKWARD},
+)
 
 
-@given(subject=LINE, body=TEXT, page=TEXT, values=values, title=LINE)
+@given(subject=SUBJECT, body=TEMPLATE, page=TEMPLATE, values=values, title=LINE)
 @example(subject="", body=" ", page="\r", values={"name": "", "town": "\n.\n", "long": "."}, title="")
 @example(
-    subject="a",
-    body="trailing \nand\t\n",
-    page="x" * 76 + " ",
+    subject="@@name@@ @@issue_title@@",
+    body="trailing \nand\t\n@@town@@",
+    page="x" * 76 + " @@town@@@@long@@",
     values={"name": "n", "town": " ", "long": "=" * 99},
     title="t",
+)
+@example(
+    subject="a",
+    body="a\r@@town@@\nb",
+    page="@@town|@@\r@@town@@",
+    values={"name": "", "town": "\r"},
+    title=".",
 )
 def test_whatever_is_written_is_found_again_as_an_email_package_would_have_put_it(
     subject, body, page, values, title
 ):
-    assume("=?" not in subject + values["name"])  # test_headers has those
-    email = replace(
-        EMAIL,
-        title=title,
-        subject=f"{subject} @@name@@",
-        text=f"{body}@@town@@ @@issue_title@@ @@long@@",
-        html=f"<p>{page}</p> @@town@@ @@issue_title@@ @@long@@",
-    )
+    assume("=?" not in subject + values["name"] + title)  # test_headers has those
+    assume("@@" not in title)
+    email = replace(EMAIL, title=title, subject=subject, text=body, html=page)
     recipient = to(**values)
     found = read(email, recipient=recipient)
     check_bytes(found.raw)
     known = {**recipient.values, "issue_title": title, "view_url": "https://news.example.org/archive/2026-12"}
     expected = oracle(
-        subject=merge.fill(merge.split(email.subject), known),
-        text=merge.fill(merge.split(email.text), known),
-        page=merge.fill(merge.split(email.html), known, html.escape),
+        subject=merge.fill(merge.split(subject), known),
+        text=merge.fill(merge.split(body), known),
+        page=merge.fill(merge.split(page), known, html.escape),
     )
     assert found.subject == expected.subject
     # EmailMessage ends every part with a line end; we add nothing.
@@ -168,6 +186,24 @@ def test_a_text_keeps_every_blank_and_every_line(text):
     assume("@@" not in text)
     assert read(replace(EMAIL, text=text)).text == crlf(text)
     assert read(replace(EMAIL, html=text)).html == crlf(text)
+
+
+@pytest.mark.parametrize("end", ["", ".", " ", "é"])
+def test_a_value_of_any_length_fits_in_its_lines(end):
+    for length in (0, 1, *range(70, 80), *range(148, 154)):
+        name = "x" * length + end
+        found = read(recipient=to(name=name))
+        check_bytes(found.raw)
+        assert f"Dear {name or 'reader'}, " in found.text
+        assert f"<p>Dear {name or 'reader'}, <i>" in found.html
+
+
+def test_a_line_that_begins_with_from_or_a_dot_arrives_as_it_was():
+    town = "From the sea\n.\n..\n.hidden\n"
+    found = read(replace(EMAIL, text="@@town@@.\n@@town@@"), recipient=to(town=town))
+    assert found.text == crlf(f"{town}.\n{town}")
+    assert b"\r\nFrom the sea\r\n=2E\r\n=2E.\r\n=2Ehidden\r\n=2E\r\n" in found.raw
+    check_bytes(found.raw)
 
 
 def test_a_value_that_holds_a_boundary_ends_no_part():
@@ -320,6 +356,52 @@ def test_a_mailto_link_quotes_what_a_link_can_not_hold():
     assert "<mailto:a%26b%3Fc@example.org?subject=" in read(settings=settings).field("List-Unsubscribe")
 
 
+ADDRESSES = (
+    st.emails()
+    | st.from_regex(PLAIN_MAILBOX, fullmatch=True)
+    | st.sampled_from(["李@müller.de", "a=?b@c.org", "x" * 990 + "@b.org", "a@" + "b" * 990, "a@b\n", "a @b"])
+)
+LINKS = (
+    st.text(alphabet="ab/?=&%,;:~._-<>\"' é\n", max_size=40).map("https://".__add__)
+    | st.from_regex(PLAIN_LINK, fullmatch=True)
+    | st.sampled_from([LINK, "", "http://a/b", "https://a/" + "b" * 950, "https://a/" + "b" * 990])
+    | st.sampled_from([f"https://a{bad}b/c" for bad in ',<>"é'])
+)
+
+
+@given(
+    ADDRESSES,
+    LINKS,
+    LINE | st.text(alphabet="ab =?", max_size=90),
+    st.sampled_from(["", "leave&x@example.org"]),
+)
+@example("zoe@example.org", LINK, "Ann  B", "")
+@example("zoe@example.org", LINK, "=?utf-8?q?a=0Ab?=", "")
+@example("zoe@example.org", "https://a,b/c", "Ann", "")
+@example("zoe@example.org", LINK, "x" * 59, "")
+@example("zoe@example.org", LINK, "x" * 61, "")
+def test_the_short_way_to_a_header_ends_where_the_careful_one_does(address, link, name, leave):
+    wire = Wire(EMAIL, replace(SETTINGS, unsubscribe_mailto=leave))
+    recipient = to(address=address, unsubscribe_url=link, name=name)
+    assert outcome(lambda: wire.message(recipient).headers[:13]) == outcome(
+        lambda: carefully(wire, recipient)
+    )
+
+
+def carefully(wire, recipient):
+    written = {
+        "Subject": unstructured
+    }  # who sends holds no more than ASCII here, so that its text is what is written
+    return [fold(written.get(name, fixed)(name, text)) for name, text in wire.headers(recipient)]
+
+
+def outcome(build):
+    try:
+        return build()
+    except ValueError:
+        return None  # which of several reasons comes first does not matter
+
+
 # --- what can't stand in a message ---
 
 
@@ -364,6 +446,12 @@ def test_a_subject_that_could_end_its_header_is_an_error_before_any_copy(bad):
         Wire(replace(EMAIL, subject=bad), SETTINGS)
 
 
+@pytest.mark.parametrize("bad", BREAKS)
+def test_a_title_that_could_end_the_subject_is_an_error_before_any_copy(bad):
+    with pytest.raises(ValueError, match=r"^the value of @@issue_title@@ holds the control character"):
+        Wire(replace(EMAIL, subject="@@issue_title@@, @@name@@", title=bad), SETTINGS)
+
+
 @pytest.mark.parametrize("field", ["from_address", "reply_to", "envelope_from", "unsubscribe_mailto"])
 def test_a_sender_that_most_servers_would_refuse_is_an_error(field):
     with pytest.raises(ValueError, match=f"^{field} is not ASCII before the @-sign"):
@@ -403,8 +491,12 @@ def test_a_copy_without_a_link_to_leave_is_not_built(link):
 
 
 def test_half_a_character_is_an_error_that_names_the_part():
-    with pytest.raises(ValueError, match=r"^the text part holds half a character"):
-        build(replace(EMAIL, subject="Iron"), recipient=to(name="a\ud800b"))
+    for part, shown in (("text", "text"), ("html", "html")):
+        email = replace(EMAIL, **{"subject": "Iron", "text": "a", "html": "b", part: "Dear @@name@@"})
+        with pytest.raises(ValueError, match=f"^the {shown} part holds half a character"):
+            build(email, recipient=to(name="a\ud800b"))
+        with pytest.raises(ValueError, match=f"^the {shown} part holds half a character"):
+            Wire(replace(email, **{part: "a\ud800b"}), SETTINGS)
 
 
 # --- one message, one form ---
@@ -417,6 +509,32 @@ def test_the_same_inputs_give_the_same_bytes_in_any_thread():
         built = list(threads.map(lambda one: b"".join(wire.pieces(one)), people))
     assert built == [build(ILLUSTRATED, recipient=one) for one in people]
     assert len(set(built)) == 50
+
+
+def test_what_all_copies_share_is_encoded_once():
+    wire = Wire(replace(ILLUSTRATED, subject="Iron"), SETTINGS)
+    one, other = wire.message(READER), wire.message(to(name="Ann", address="ann@example.org"))
+    differ = [a for a, b in zip(one.headers, other.headers, strict=True) if a is not b]
+    assert [field.partition(b":")[0] for field in differ] == [b"To", b"Message-ID", b"List-Unsubscribe"]
+    # The name and the link in the text, the name in the html.
+    assert [a is b for a, b in zip(one.body, other.body, strict=True)].count(False) == 3
+
+
+def test_a_message_is_its_fields_an_empty_line_and_its_body():
+    wire = Wire(EMAIL, replace(SETTINGS, from_name="Zoë " * 40))
+    headers, body = wire.message(READER)
+    assert [field.partition(b":")[0].decode() for field in headers] == FIELDS
+    assert all(field.endswith(b"\r\n") for field in headers)
+    assert body[-1].endswith(b"--\r\n")
+    assert wire.pieces(READER) == [*headers, b"\r\n", *body]
+
+
+def test_a_list_of_pieces_belongs_to_who_asked_for_it():
+    wire = Wire(EMAIL, SETTINGS)
+    before = wire.pieces(READER)
+    for pieces in wire.message(READER):
+        pieces.clear()
+    assert wire.pieces(READER) == before
 
 
 def test_a_restart_with_the_stored_settings_gives_the_same_bytes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from newsletter.message import MessageSettings, Wire
 from newsletter.model import Email, Recipient, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from newsletter.model import Outcome, Picture
     from newsletter.transports.base import Transport
@@ -97,12 +98,19 @@ class _Book:
     pulled: int = 0
 
 
-class _Lane(threading.Thread):
-    """Holds the transport to its contract: one settlement per copy, and none open when the next window is pulled."""
+# Copies that may be open when a lane pulls its next window: only SMTP pulls while one is in flight.
+OPEN = {"smtp": 1}
 
-    def __init__(self, book: _Book, transport: Transport, message: Wire, window: int) -> None:
+
+class _Lane(threading.Thread):
+    """Holds the transport to its contract: one settlement per copy, and no more open than may be when it pulls."""
+
+    def __init__(
+        self, book: _Book, transport: Transport, message: Wire, window: int, empty: Container[int]
+    ) -> None:
         super().__init__(name="lane")
         self._book, self._transport, self._wire, self._window = book, transport, message, window
+        self._empty = empty
         self._holds: dict[bytes, Recipient] = {}
 
     def run(self) -> None:
@@ -113,15 +121,19 @@ class _Lane(threading.Thread):
         self._settle([Unknown(delivery, "left unsettled") for delivery in list(self._holds)])
 
     def _copies(self) -> Iterator[Sequence[Recipient]]:
-        while True:
-            assert not self._holds, "pulled the next window with copies of the last one unsettled"
+        for pull in itertools.count():
+            most = OPEN.get(self._transport.name, 0)
+            assert len(self._holds) <= most, "pulled the next window with copies of the last one unsettled"
+            if pull in self._empty:
+                yield []
+                continue
             with self._book.lock:
                 window = self._book.waiting[: self._window]
                 del self._book.waiting[: self._window]
                 self._book.pulled += len(window)
             if not window:
                 return
-            self._holds = {copy.delivery: copy for copy in window}
+            self._holds |= {copy.delivery: copy for copy in window}
             yield window
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -138,10 +150,12 @@ def hand_over(
     *,
     lanes: int = 1,
     window: int = 0,
+    empty: Container[int] = (),
 ) -> Report:
-    """Runs lanes over these people until all have ended (at most a minute)."""
+    """Runs lanes over these people until all have ended (at most a minute). ``empty``: pulls that bring nothing yet."""
     book = _Book(list(recipients))
-    threads = [_Lane(book, transport, message or wire(), window or transport.window) for _ in range(lanes)]
+    known = message or wire()
+    threads = [_Lane(book, transport, known, window or transport.window, empty) for _ in range(lanes)]
     for thread in threads:
         thread.start()
     for thread in threads:
