@@ -9,17 +9,21 @@ answer                                 means
 400 naming nothing, 413                not taken: halved until one is alone
 400 for one alone                      refused, if SendGrid takes this email for others; else the campaign pauses
 400 naming another field               our fault: not taken, the campaign pauses
-429                                    not taken until ``X-RateLimit-Reset`` or ``Retry-After``
+408                                    not taken, try later
+429                                    not taken until ``X-RateLimit-Reset`` or ``Retry-After``, and slower then
 200, 3xx, 401, 403, other 4xx          not taken, the campaign pauses
 no connection                          not taken, try later
 5xx, or no whole answer                unknown, for every member
 =====================================  ==================================================================
 
 Any answer with ``X-RateLimit-Remaining: 0`` also ends the lanes until the reset it names.
+
+Each lane keeps a connection; what that can and can't lose stands in ``sendgrid_http``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -31,7 +35,7 @@ from newsletter.errors import TransportRejected, TransportUnavailable
 from newsletter.model import Accepted, Refused, Unknown
 from newsletter.transports.answers import not_taken, unsendable
 from newsletter.transports.sendgrid_answers import Verdict, come_back, judge, slow_down
-from newsletter.transports.sendgrid_http import NoAnswer, NotSent, Reply, Secret, client
+from newsletter.transports.sendgrid_http import KeptConnection, NoAnswer, NotSent, Secret, client
 from newsletter.transports.sendgrid_payload import Payload
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from newsletter.errors import TransportError
     from newsletter.message import Wire
     from newsletter.model import Outcome, Recipient
+    from newsletter.transports.sendgrid_http import Reply
     from newsletter.transports.sendgrid_payload import Copy
 
 MOST_COPIES = 1000  # personalizations in a request, as SendGrid documents
@@ -91,15 +96,15 @@ class SendGridTransport:
     ) -> None:
         """See ``base.Transport``."""
         _check(self._settings)
-        lane = _Lane(self._settings, Payload(wire), self._account)
-        while True:
-            if until := self._account.closed():
-                raise slow_down(until)
-            if (window := next(copies, None)) is None:
-                return
-            ready, refused = lane.compose(window)
-            settle(refused)
-            lane.send(ready, settle)
+        with contextlib.closing(_Lane(self._settings, Payload(wire), self._account)) as lane:
+            while True:
+                if until := self._account.closed():
+                    raise slow_down(until)
+                if (window := next(copies, None)) is None:
+                    return
+                ready, refused = lane.compose(window)
+                settle(refused)
+                lane.send(ready, settle)
 
 
 def _check(settings: SendGridSettings) -> None:
@@ -147,13 +152,19 @@ class _Account:
 
 
 class _Lane:
-    """Composes, posts and acts on what comes back."""
+    """Composes, posts over a connection of its own, and acts on what comes back."""
 
     def __init__(self, settings: SendGridSettings, payload: Payload, account: _Account) -> None:
-        self._api = client(Secret(settings.api_key), settings.url.rstrip("/"), settings.timeout)
+        url = settings.url.rstrip("/")
+        self._connection = KeptConnection(url, settings.timeout)
+        self._mail_send = client(Secret(settings.api_key), url, self._connection).mail.send
         self._payload = payload
         self._account = account
         self._doubts = 0
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
 
     def compose(self, window: Sequence[Recipient]) -> tuple[list[Copy], list[Outcome]]:
         """What can be posted, and the outcome of what can't."""
@@ -191,12 +202,12 @@ class _Lane:
         if until := self._account.closed():  # the last answer, or another lane's, said so
             return Verdict(again=[group], stop=slow_down(until))
         try:
-            answer = self._api.send(self._payload.request(group))
+            reply = self._mail_send.post(self._payload.request(group))
         except NotSent as error:
             return Verdict(again=[group], stop=TransportUnavailable(f"SendGrid can't be reached: {error}"))
         except NoAnswer as error:
             return self._doubt(group, f"no whole answer ({error})")
-        verdict = self._judge(Reply(answer.status_code, answer.body, answer.headers), group)
+        verdict = self._judge(reply, group)
         self._account.count(verdict)
         return verdict
 
@@ -227,6 +238,8 @@ def _nobody_taken(suspects: Sequence[Refused]) -> TransportRejected:
 
 def requests(copies: Sequence[Copy]) -> list[list[Copy]]:
     """Groups that may travel together: SendGrid takes an address once, else it refuses the whole request."""
+    if len({copy.address.casefold() for copy in copies}) == len(copies) <= MOST_COPIES:
+        return [list(copies)] if copies else []
     groups: list[dict[str, Copy]] = []
     for copy in copies:
         address = copy.address.casefold()

@@ -54,6 +54,12 @@ def judge(reply: Reply, group: Sequence[Copy], until: datetime | None) -> Verdic
             return Verdict([Accepted(copy.delivery, provider_id) for copy in group])
         case 400:
             return _bad_request(complaints(reply.body), group)
+        case 408:
+            # It heard no whole request in time (RFC 9110 §15.5.9): some servers say so to a connection that was
+            # silent, in the very moment in which ours is on its way.
+            return Verdict(
+                again=[group], stop=TransportUnavailable("SendGrid waited too long for our request.")
+            )
         case 413 if len(group) > 1:
             return Verdict(again=halves(group))
         case 429:
@@ -124,10 +130,10 @@ def _text(value: object) -> str:
 def slow_down(until: datetime | None) -> TransportUnavailable:
     """What a lane raises that may not send before ``until`` (None: SendGrid did not say when)."""
     if until is None:
-        return TransportUnavailable("SendGrid asks us to slow down, and does not say until when.")
-    return TransportUnavailable(
-        f"SendGrid takes no more requests until {until:%Y-%m-%d %H:%M:%S} UTC.", until=until
-    )
+        message = "SendGrid asks us to slow down, and does not say until when."
+    else:
+        message = f"SendGrid takes no more requests until {until:%Y-%m-%d %H:%M:%S} UTC."
+    return TransportUnavailable(message, until=until, crowded=True)
 
 
 def come_back(reply: Reply, now: datetime) -> datetime | None:

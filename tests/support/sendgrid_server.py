@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
 KEY = "SG.test-key"
@@ -57,11 +58,14 @@ class Fault:
 
 
 class SendGrid(ThreadingHTTPServer):
-    """``acts`` are used up in order, one a request; then requests are judged by the rules alone."""
+    """``acts`` are used up in order, one a request; then requests are judged by the rules alone.
+
+    Connections stay open, as HTTP/1.1 has it, until the other side or the test ends.
+    """
 
     daemon_threads = False
 
-    def __init__(self, acts: Sequence[Say | Fault] = ()) -> None:
+    def __init__(self, acts: Sequence[Say | Fault] = (), tls: ssl.SSLContext | None = None) -> None:
         self.acts = deque(acts)
         self.usual: Say | Fault | None = None
         self.bad: set[str] = set()  # addresses that the rules find wrong
@@ -74,12 +78,36 @@ class SendGrid(ThreadingHTTPServer):
         self.book: list[Written] = []
         self.authorizations: list[str] = []
         self.stopping = threading.Event()
+        self.connections = 0  # made so far
+        self._tls = tls
+        self.open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
     def url(self) -> str:
         """What goes into ``[sendgrid] url``."""
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{'https://localhost' if self._tls else 'http://127.0.0.1'}:{self.server_port}"
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serves one connection to its end, in a thread of its own."""
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True)
+        self.connections += 1
+        self.open.add(request)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self.open.discard(request)
+            if self._tls is not None:
+                request.close()
+
+    def stop(self) -> None:
+        """Ends connections that the other side would keep, and everything else."""
+        self.stopping.set()
+        self.shutdown()
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def addresses(self) -> list[str]:
         """Who would get something, in order."""
@@ -87,9 +115,9 @@ class SendGrid(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def sendgrid_server(*acts: Say | Fault) -> Iterator[SendGrid]:
+def sendgrid_server(*acts: Say | Fault, tls: ssl.SSLContext | None = None) -> Iterator[SendGrid]:
     """Runs one on a free port of loopback."""
-    with SendGrid(acts) as server:
+    with SendGrid(acts, tls) as server:
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="sendgrid"
         )
@@ -97,8 +125,7 @@ def sendgrid_server(*acts: Say | Fault) -> Iterator[SendGrid]:
         try:
             yield server
         finally:
-            server.stopping.set()
-            server.shutdown()
+            server.stop()
             thread.join(10)
 
 
@@ -162,8 +189,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**self.server.always, **say.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self._headers_buffer += [
+            b"\r\n",
+            data,
+        ]  # one packet: two would wait for each other on a kept connection
+        self.flush_headers()
 
     def _misbehave(self, fault: Fault, body: dict[str, Any]) -> None:
         self.close_connection = True
@@ -187,12 +217,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class Cut:
-    """One connection: reads ``reads`` bytes of a request (None: all of it, then takes it), says ``says``, and ends."""
+    """One request: reads ``reads`` bytes of it (None: all of it, then takes it), says ``says``, and hangs up."""
 
     reads: int | None = None
     says: bytes = b""
     reset: bool = False
     after: threading.Event | None = None  # what it waits for before it says it
+    stays: bool = (
+        False  # does not hang up: the next one is read from this connection, if the sender keeps to it
+    )
 
 
 @dataclass
@@ -203,6 +236,11 @@ class Butcher:
     cuts: queue.SimpleQueue[Cut | None] = field(default_factory=queue.SimpleQueue)
     taken: int = 0
     size: int = 0  # bytes of the last whole request
+    connections: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)  # those it had in whole
+    # Released after each cut.
+    done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    _connection: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -211,25 +249,52 @@ class Butcher:
 
     def serve(self) -> None:
         """Until there is no further ``Cut``."""
-        while cut := self.cuts.get():
-            connection, _ = self.listener.accept()
-            with connection:
-                self._read(connection, cut.reads)
-                if cut.after is not None:
-                    cut.after.wait(10)
-                with contextlib.suppress(OSError):  # the other side may be gone
-                    connection.sendall(cut.says)
-                if cut.reset:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):  # the test has ended, and the listener with it
+            while cut := self.cuts.get():
+                self._serve(cut)
+        self._hang_up()
 
-    def _read(self, connection: socket.socket, count: int | None) -> None:
+    def _serve(self, cut: Cut) -> None:
+        connection = self._read(cut.reads)
+        if cut.after is not None:
+            cut.after.wait(10)
+        with contextlib.suppress(OSError):  # the other side may be gone
+            connection.sendall(cut.says)
+        if cut.reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not cut.stays:
+            self._hang_up()
+        self.done.release()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _read(self, count: int | None) -> socket.socket:
+        """The connection over which it came."""
+        while True:
+            kept = self._connection is not None
+            if self._connection is None:
+                self._connection, _ = self.listener.accept()
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections += 1
+            seen = self._take(self._connection, count)
+            if seen or count == 0 or not kept:
+                return self._connection
+            self._hang_up()  # the sender left this one: its next request comes over another
+
+    def _take(self, connection: socket.socket, count: int | None) -> bytes:
         seen = b""
-        while len(seen) < (wanted := length(seen) if count is None else count) and (
-            data := connection.recv(wanted - len(seen))
-        ):
-            seen += data
-        if count is None and len(seen) == wanted:
+        with contextlib.suppress(ConnectionResetError):  # the sender left with something of ours unread
+            while len(seen) < (wanted := length(seen) if count is None else count) and (
+                data := connection.recv(wanted - len(seen))
+            ):
+                seen += data
+        if count is None and len(seen) == length(seen):
             self.taken, self.size = self.taken + 1, len(seen)
+            self.requests.append(json.loads(seen.partition(b"\r\n\r\n")[2]))
+        return seen
 
 
 def length(seen: bytes) -> int:
@@ -250,7 +315,10 @@ def butcher() -> Iterator[Butcher]:
             yield server
         finally:
             server.cuts.put(None)
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # what is still waited for will not come
             thread.join(10)
+            assert not thread.is_alive()
 
 
 def errors(*found: tuple[str, str]) -> str:

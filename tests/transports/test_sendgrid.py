@@ -344,7 +344,7 @@ def test_whatever_a_name_holds_it_is_replaced_once(found: list[str]) -> None:
     request = payload.request(
         [payload.copy(recipient(number, name=name)) for number, name in enumerate(found)]
     )
-    for name, written in zip(found, write_out(request), strict=True):
+    for name, written in zip(found, write_out(json.loads(bytes(request))), strict=True):
         assert f"Dear {name or 'reader'},\n" in written.text
         assert f"<p>Dear {html.escape(name) or 'reader'},</p>" in written.html
         assert written.subject == f"Iron for {name or 'reader'}"
@@ -445,6 +445,15 @@ def test_half_a_character_is_refused_for_that_person_only() -> None:
     with sendgrid_server() as server:
         report = hand_over(transport(server), [recipient(1), recipient(2, name="\ud800")], message)
     assert report.kinds() == {1: "Accepted", 2: "Refused"}
+
+
+def test_an_empty_window_is_no_request_and_not_the_end() -> None:
+    found: list[Any] = []
+    first, second = people(2)
+    with sendgrid_server() as server:
+        transport(server).run(wire(), iter([[], [first], [], [], [second], []]), found.extend)
+    assert [type(outcome) for outcome in found] == [Accepted, Accepted]
+    assert (sizes(server), server.connections) == ([1, 1], 1)
 
 
 def test_an_address_that_stands_twice_in_a_window_goes_in_two_requests() -> None:

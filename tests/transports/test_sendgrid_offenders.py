@@ -250,5 +250,5 @@ def test_a_request_that_would_name_a_reader_twice_is_not_made() -> None:
 
 def test_a_request_for_two_people_has_two_visible_addresses_in_two_places() -> None:
     payload = Payload(wire())
-    members = payload.request([payload.copy(one) for one in people(2)])["personalizations"]
+    members = json.loads(bytes(payload.request([payload.copy(one) for one in people(2)])))["personalizations"]
     assert [len(member["to"]) for member in members] == [1, 1]

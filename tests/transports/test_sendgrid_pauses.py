@@ -69,7 +69,7 @@ def test_a_429_is_not_taken_until_the_moment_it_names_if_that_makes_sense(
     with sendgrid_server(Say(429, errors(("", "too many requests")), headers)) as server:
         report = send(server, 6)
     assert isinstance(report.error, TransportUnavailable)
-    assert report.error.until == until
+    assert (report.error.until, report.error.crowded) == (until, True)
     copies = people(4)
     assert [report.outcomes[number] for number in range(1, 5)] == [
         NotTaken(copy.delivery, str(report.error), not_before=until, charged=False) for copy in copies
@@ -83,7 +83,7 @@ def test_after_the_last_request_of_a_window_nothing_leaves_and_nothing_is_pulled
         report = send(server, 6)
     assert report.kinds() == dict.fromkeys(range(1, 5), "Accepted")
     assert isinstance(report.error, TransportUnavailable)
-    assert report.error.until == SOON
+    assert (report.error.until, report.error.crowded) == (SOON, True)
     assert str(report.error) == "SendGrid takes no more requests until 2026-12-01 09:01:00 UTC."
     assert (report.pulled, len(server.requests)) == (4, 1)
 
@@ -122,6 +122,13 @@ def test_a_503_is_unknown_and_its_retry_after_is_kept_to() -> None:
     assert isinstance(report.error, TransportUnavailable)
     assert report.error.until == SOON
     assert (report.pulled, len(server.requests)) == (4, 1)
+
+
+def test_an_outage_does_not_ask_for_a_slower_pace() -> None:
+    with sendgrid_server(Say(503), Say(503)) as server:
+        report = send(server, 8)
+    assert isinstance(report.error, TransportUnavailable)
+    assert not report.error.crowded
 
 
 def test_a_refusal_of_the_sender_is_more_than_a_pause() -> None:

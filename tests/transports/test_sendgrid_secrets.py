@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from newsletter.transports import sendgrid_http
 from newsletter.transports.sendgrid import SendGridSettings, SendGridTransport
-from newsletter.transports.sendgrid_http import NoAnswer, NotSent, Secret
+from newsletter.transports.sendgrid_http import (
+    GuardedClient,
+    KeptConnection,
+    NoAnswer,
+    NotSent,
+    Secret,
+    client,
+)
 from newsletter.transports.sendgrid_payload import Copy, Payload
 from tests.support.copies import Report, hand_over, people, wire
 from tests.support.sendgrid_server import KEY, Cut, Fault, Say, butcher, errors, sendgrid_server
@@ -105,19 +111,29 @@ def with_locals(error: BaseException) -> str:
     return "".join(shown.format())
 
 
+@contextlib.contextmanager
+def mail_send(url: str, timeout: float = 0.5) -> Iterator[GuardedClient]:
+    """The package's client for this address, and in the end no connection of it."""
+    with contextlib.closing(KeptConnection(url, timeout)) as connection:
+        yield client(Secret(KEY), url, connection).mail.send
+
+
 @pytest.mark.parametrize("act", [Fault("cut"), Fault("half"), Fault("noise"), Fault("hang"), Say(202, ECHO)])
 def test_even_inside_the_client_a_traceback_with_locals_does_not_show_the_key(act: Say | Fault) -> None:
     payload = Payload(wire())
-    with sendgrid_server(act) as server:
-        api = sendgrid_http.client(Secret(KEY), server.url, 0.5)
-        with contextlib.suppress(NoAnswer):
-            try:
-                api.send(payload.request([payload.copy(one) for one in people(2)]))
-            except NoAnswer as error:
-                shown = with_locals(error)
-                assert "_make_request" in shown
-                assert KEY not in shown
-                raise
+    with (
+        sendgrid_server(act) as server,
+        mail_send(server.url) as posting,
+        contextlib.suppress(NoAnswer),
+    ):
+        try:
+            posting.post(payload.request([payload.copy(one) for one in people(2)]))
+        except NoAnswer as error:
+            shown = with_locals(error)
+            assert "_connection.post(" in shown
+            assert KEY not in shown
+            assert ADDRESS not in shown
+            raise
 
 
 def test_nor_does_one_from_amid_a_request_that_nobody_reads() -> None:
@@ -125,18 +141,26 @@ def test_nor_does_one_from_amid_a_request_that_nobody_reads() -> None:
     payload = Payload(wire(text="x" * 8_000_000 + " @@unsubscribe_url@@"))
     with butcher() as server:
         server.cuts.put(Cut(100, after=over))
-        api = sendgrid_http.client(Secret(KEY), server.url, 0.3)
-        with pytest.raises(NoAnswer) as caught:
-            api.send(payload.request([payload.copy(people(1)[0])]))
+        with mail_send(server.url, 0.3) as posting, pytest.raises(NoAnswer) as caught:
+            posting.post(payload.request([payload.copy(people(1)[0])]))
         over.set()
-    assert KEY not in with_locals(caught.value)
+    shown = with_locals(caught.value)
+    assert KEY not in shown
+    assert ADDRESS not in shown
 
 
 def test_nor_does_one_from_before_the_connection() -> None:
-    api = sendgrid_http.client(Secret(KEY), f"http://{HOST}:{closed_port()}", 5)
-    with pytest.raises(NotSent) as caught:
-        api.send({})
+    with mail_send(f"http://{HOST}:{closed_port()}", 5) as posting, pytest.raises(NotSent) as caught:
+        posting.post(memoryview(b"{}"))
     assert KEY not in with_locals(caught.value)
+
+
+def test_no_request_leaves_by_the_way_of_the_package() -> None:
+    with sendgrid_server() as server, mail_send(server.url) as posting:
+        for method in ("get", "put", "patch", "delete"):
+            with pytest.raises(NotImplementedError):
+                getattr(posting, method)(request_body={})
+        assert server.connections == 0
 
 
 def attributes(thing: Any, depth: int = 6) -> Iterator[str]:
@@ -152,8 +176,12 @@ def attributes(thing: Any, depth: int = 6) -> Iterator[str]:
 def test_no_repr_shows_the_key_or_a_reader() -> None:
     settings = SendGridSettings(KEY)
     shown = [*attributes(settings), *attributes(SendGridTransport(settings))]
-    shown += attributes(sendgrid_http.client(Secret(KEY), "https://api.sendgrid.com", 5))
+    with sendgrid_server() as server, mail_send(server.url) as posting:
+        body = Payload(wire()).request([Payload(wire()).copy(one) for one in people(1)])
+        assert posting.post(body).status == 202
+        shown += [*attributes(posting), repr(body)]
     assert KEY not in "".join(shown)
+    assert ADDRESS not in "".join(shown)
     copy = Payload(wire()).copy(people(1)[0])
     assert isinstance(copy, Copy)
     assert ADDRESS not in repr(copy)
