@@ -4,8 +4,11 @@ Every lane runs ``transport.run`` and pulls its copies; the thread that called `
 writes. It gathers what lanes have settled and want next, and answers all of them with one commit, so that the cost
 of a durable mark is shared by the lanes that wait for it.
 
-What a kill costs: a lane has at most one window handed and one window's outcomes not yet stored, hence at most
-(window + 1) × lanes copies end as unknown, and nothing else does.
+When the limits say that nothing may leave yet, a lane that holds nothing waits at the desk; one that is in the middle
+of a copy gets an empty window, so that it ends that copy first.
+
+What a kill costs: a lane has at most one copy in flight and one window behind it, or one window whose outcomes are not
+yet stored, hence at most (window + 1) × lanes copies end as unknown, and nothing else does.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from newsletter import limits
-from newsletter.errors import TransportRejected
-from newsletter.model import Accepted, Recipient, Refused, Unknown
+from newsletter.errors import TransportRejected, TransportUnavailable
+from newsletter.model import Accepted, NotTaken, Recipient, Refused, Unknown
 from newsletter.recovery import clock_jumped
 from newsletter.transports.answers import words
 
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
 
     from newsletter.message import Wire
     from newsletter.model import Outcome
-    from newsletter.store.ledger import Claimed, Ledger
+    from newsletter.store.ahead import Claimed
+    from newsletter.store.ledger import Ledger
     from newsletter.transports.base import Transport
 
     Sign = Callable[[int], Mapping[str, str]]
@@ -85,14 +90,25 @@ class Progress:
     again: int = 0  # not taken: tried again later
 
 
-@dataclass(slots=True)
+TELL_EVERY = timedelta(seconds=0.1)
+LINGER = 0.0002  # seconds that a commit waits for one lane more: a larger group costs each copy less
+LONGEST_WAIT = 1.0  # seconds between two looks at whether somebody has stopped or paused meanwhile
+
+
+@dataclass(slots=True, eq=False)
 class _Request:
     """What a lane asks of the desk: store these outcomes, and hand me my next window."""
 
     settled: list[Outcome]
     want: int
-    window: list[Recipient] = field(default_factory=list)
-    answered: threading.Event = field(default_factory=threading.Event)
+    busy: bool  # in the middle of a copy: may not be kept waiting
+    gate: threading.Lock  # opened when there is an answer; lighter than an Event, and one answers each copy
+    window: Sequence[Recipient] | None = None  # None: that was all
+
+    def answer(self, window: Sequence[Recipient] | None) -> None:
+        """Lets the lane go on."""
+        self.window = window
+        self.gate.release()
 
 
 class _Lane(threading.Thread):
@@ -107,6 +123,8 @@ class _Lane(threading.Thread):
         self._wire = wire
         self._holds: set[bytes] = set()
         self._settled: list[Outcome] = []
+        self._gate = threading.Lock()
+        self._gate.acquire()  # closed until the desk answers
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -122,15 +140,15 @@ class _Lane(threading.Thread):
         return f"the connection's work ended without an answer ({words(self.error or 'no reason given')})"
 
     def _copies(self) -> Iterator[Sequence[Recipient]]:
-        while window := self._ask(want=self._transport.window):
+        while (window := self._ask(want=self._transport.window)) is not None:
             yield window
 
-    def _ask(self, want: int) -> list[Recipient]:
-        request = _Request(self._settled, want)
+    def _ask(self, want: int) -> Sequence[Recipient] | None:
+        request = _Request(self._settled, want, bool(self._holds), self._gate)
         self._settled = []
         self._desk.put(request)
-        request.answered.wait()
-        self._holds |= {copy.delivery for copy in request.window}
+        self._gate.acquire()
+        self._holds.update(copy.delivery for copy in request.window or ())
         return request.window
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -158,6 +176,12 @@ class Round:
         most = limits.REFUSED_IN_A_ROW if self.trusted or self.accepted else limits.REFUSED_AT_FIRST
         return self.refused >= most
 
+    @property
+    def turned_away(self) -> int:
+        """Lanes that ended because there were too many of them; not where all were asked to come back later."""
+        unavailable = (error for error in self.errors if isinstance(error, TransportUnavailable))
+        return sum(error.crowded and error.until is None for error in unavailable)
+
     def note(self, settled: Sequence[Outcome]) -> None:
         """Counts."""
         for outcome in settled:
@@ -172,16 +196,47 @@ class Round:
 class Desk:
     """The one writer: serves the lanes of one campaign until nothing more may leave."""
 
-    def __init__(self, book: Ledger, sign: Sign, clock: Clock, stopping: Stop) -> None:
+    def __init__(
+        self,
+        book: Ledger,
+        sign: Sign,
+        clock: Clock,
+        stopping: Stop,
+        *,
+        stop_refused: float | None = None,
+        told: Callable[[Progress], None] = lambda _progress: None,
+        notice: Callable[[str], None] = lambda _sentence: None,
+    ) -> None:
         self._book = book
         self._sign = sign
         self._clock = clock
         self._stopping = stopping
+        self._stop_refused = stop_refused
+        self._told = told
+        self._notice = notice
         self._requests: queue.SimpleQueue[_Request | _Lane] = queue.SimpleQueue()
+        self._parked: list[_Request] = []  # lanes that hold nothing, until the limits let something leave
+        self._opens_at: datetime | None = None
         self._broken: Exception | None = None
         self._unsaved: list[Outcome] = []  # answers that the database has not taken yet
         self._latest = clock.now()
+        self._told_at = self._latest
+        self._heard: Counter[type[Outcome]] = Counter()
         self._round = Round()
+
+    @property
+    def progress(self) -> Progress:
+        """All rounds together."""
+        heard = self._heard
+        return Progress(heard[Accepted], heard[Refused], heard[Unknown], heard[NotTaken])
+
+    @property
+    def too_many_refused(self) -> bool:
+        """More of them than ``stop_refused`` allows."""
+        refused, accepted = self._heard[Refused], self._heard[Accepted]
+        return self._stop_refused is not None and limits.too_many_refused(
+            accepted, refused, self._stop_refused
+        )
 
     def work(
         self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False, trusted: bool = False
@@ -200,11 +255,12 @@ class Desk:
         for number in range(lanes):
             _Lane(self._requests, transport, wire, number).start()
         while lanes:
-            gathered = self._gather()
-            self._answer(
-                [one for one in gathered if isinstance(one, _Request)], transport.window, probing=probing
-            )
+            gathered = self._gather(lanes)
+            new = [one for one in gathered if isinstance(one, _Request)]
+            self._hear(new, transport.window, probing=probing)
+            self._answer(new)
             lanes -= self._bury([one for one in gathered if isinstance(one, _Lane)])
+        self._tell()
         if self._broken is not None:
             raise self._broken
         return self._round
@@ -213,40 +269,80 @@ class Desk:
         errors = [lane.error for lane in ended if lane.error is not None]
         self._round.errors += errors
         self._round.closed |= any(isinstance(error, TransportRejected) for error in errors)
+        self._slow_down(sum(isinstance(error, TransportUnavailable) and error.crowded for error in errors))
         return len(ended)
 
-    def _gather(self) -> list[_Request | _Lane]:
-        """Waits for one request and takes along all that came meanwhile: they share one commit."""
-        gathered = [self._requests.get()]
-        while not self._requests.empty():
-            gathered.append(self._requests.get())
+    def _slow_down(self, signals: int) -> None:
+        if signals and (change := self._book.crowded(self._now(), signals)):
+            self._notice(change)
+
+    def _gather(self, lanes: int) -> list[_Request | _Lane]:
+        """Waits for one request and takes along those that come with it: they share one commit.
+
+        Returns empty-handed when the limits open for parked lanes, and when it is time to look around.
+        """
+        gathered: list[_Request | _Lane] = []
+        try:
+            gathered.append(self._next(all_wait=len(self._parked) == lanes))
+            while len(gathered) + len(self._parked) < lanes:
+                gathered.append(self._requests.get(timeout=LINGER))
+        except queue.Empty:
+            pass
         return gathered
 
-    def _answer(self, requests: Sequence[_Request], window: int, *, probing: bool) -> None:
+    def _next(self, *, all_wait: bool) -> _Request | _Lane:
+        if not self._parked:
+            return self._requests.get(timeout=LONGEST_WAIT)  # what is told goes on while a provider is silent
+        left = (self._opens_at - self._clock.now()).total_seconds() if self._opens_at else 0.0
+        wait = min(max(left, 0.0), LONGEST_WAIT)
+        if not all_wait:
+            return self._requests.get(timeout=wait)
+        self._clock.wait(wait)
+        raise queue.Empty
+
+    def _hear(self, requests: Sequence[_Request], window: int, *, probing: bool) -> None:
         settled = [outcome for request in requests for outcome in request.settled]
+        self._unsaved += settled
         self._round.note(settled)
-        self._round.closed |= self._round.denied
+        self._heard.update(map(type, settled))
+        self._slow_down(sum(isinstance(outcome, NotTaken) and outcome.crowded for outcome in settled))
+        self._round.closed |= self._round.denied or self.too_many_refused
         self._round.closed |= self._round.doubt >= 2 * window or (probing and self._round.accepted > 0)
+
+    def _answer(self, new: Sequence[_Request]) -> None:
+        requests = [*self._parked, *new]
         copies: list[Recipient] = []
         try:
-            copies = self._step(settled, sum(request.want for request in requests))
+            copies = self._step(sum(request.want for request in requests))
         except Exception as error:  # lanes wait for an answer, whatever happened here
             self._broken = self._broken or error
+        self._parked = []
         for request in requests:
-            request.window, copies = copies[: request.want], copies[request.want :]
-            request.answered.set()
+            window, copies = copies[: request.want], copies[request.want :]
+            if window or self._opens_at is None or not request.want:
+                request.answer(window or None)
+            elif request.busy:
+                request.answer(())
+            else:
+                self._parked.append(request)
+        if self._latest - self._told_at >= TELL_EVERY:
+            self._tell()
 
-    def _step(self, settled: list[Outcome], want: int) -> list[Recipient]:
-        self._unsaved += settled
-        now = self._now()
+    def _step(self, want: int) -> list[Recipient]:
+        now, self._opens_at = self._now(), None
         if self._broken is not None or self._round.closed or self._stopping.is_set():
             want = 0
         if not self._unsaved and not want:
             return []
         handed = self._book.step(self._unsaved, want, now)
         self._unsaved = []
+        self._opens_at = self._book.opens_at if len(handed) < want else None
         self._round.handed += len(handed)
         return [self._recipient(row) for row in handed]
+
+    def _tell(self) -> None:
+        self._told_at = self._latest
+        self._told(self.progress)
 
     def _now(self) -> datetime:
         """Never behind what was written before: a clock that jumps back ends the work."""

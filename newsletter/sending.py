@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from newsletter import limits, recovery
 from newsletter.desk import Desk, Stop, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
+from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
 from newsletter.store import campaigns, ledger, owners
 from newsletter.store.engine import in_chunks, many_senders, read, write
@@ -90,11 +91,15 @@ class Conduct:
     retry: Sequence[timedelta]
     owner: str  # of ``store.owners.own``
     only: frozenset[bytes] | None = None
+    limits: Limits = field(default_factory=Limits)
+    stop_refused: float | None = None  # the share of refused copies at which the campaign pauses
     ledger: Callable[..., Ledger] = Ledger  # the drill sends with one that kills its own process
     clock: Clock = field(default_factory=SystemClock)
     stopping: Stop = field(default_factory=Stop)  # set it: no further copy is handed
     notice: Callable[[str], None] = lambda _sentence: None  # told when the process has to wait
-    told: Callable[[Progress], None] = lambda _progress: None  # told how far it is, ten times a second at most
+    told: Callable[[Progress], None] = lambda _progress: (
+        None
+    )  # told how far it is, ten times a second at most
 
 
 def run(engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct) -> Campaign:
@@ -122,8 +127,19 @@ class _Run:
         self._wire = wire
         self._conduct = conduct
         self._clock = conduct.clock
-        self._book = conduct.ledger(engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only)
-        self._desk = Desk(self._book, conduct.sign, conduct.clock, conduct.stopping)
+        self._book = conduct.ledger(
+            engine, self._id, conduct.owner, retry=conduct.retry, only=conduct.only, limits=conduct.limits
+        )
+        self._desk = Desk(
+            self._book,
+            conduct.sign,
+            conduct.clock,
+            conduct.stopping,
+            stop_refused=conduct.stop_refused,
+            told=conduct.told,
+            notice=conduct.notice,
+        )
+        self._most_lanes = transport.lanes  # fewer, once the provider has asked for fewer
         self._shared = many_senders(engine)
         self._accepted = 0
         self._why = ""  # of the last outage, in words
@@ -141,13 +157,16 @@ class _Run:
 
     def _round(self) -> datetime | None:
         """Runs lanes until none has work; returns when the next round should begin, None if there is none."""
-        probing, trusted = self._failures > 0, self._accepted > 0
-        done = self._desk.work(self._transport, self._wire, self._lanes(), probing=probing, trusted=trusted)
+        probing, trusted, lanes = self._failures > 0, self._accepted > 0, self._lanes()
+        done = self._desk.work(self._transport, self._wire, lanes, probing=probing, trusted=trusted)
         self._book.release()
         self._raise_bugs(done.errors)
         if self._rejected(done) or self._conduct.stopping.is_set() or (due := self._due()) is None:
             return None
         self._accepted += done.accepted
+        if 0 < done.turned_away < lanes:  # the others were welcome
+            self._most_lanes = lanes - done.turned_away
+            self._conduct.notice(f"the server wants fewer connections: {self._most_lanes} from now on")
         if outage := _outage(done):
             return self._after_outage(outage, due, progressed=done.accepted > 0)
         self._failures, self._why = 0, ""
@@ -176,7 +195,7 @@ class _Run:
 
     def _lanes(self) -> int:
         """No more connections than there is work for: some relays allow few. One, after an outage, to try it."""
-        lanes, window = (1 if self._failures else self._transport.lanes), self._transport.window
+        lanes, window = (1 if self._failures else self._most_lanes), self._transport.window
         now = self._clock.now()
         due = read(self._engine, lambda conn: ledger.due_rows(conn, self._id, now, most=lanes * window))
         return ceil(due / window)
@@ -192,6 +211,12 @@ class _Run:
         if rejection is None and done.denied:
             said = f"the provider refused {done.refused} copies in a row, the last with: {done.last_refusal}"
             rejection = TransportRejected(said, hint="If that is about us, mend it before you go on")
+        if rejection is None and self._desk.too_many_refused:
+            rejection = TransportRejected(
+                f"{self._desk.progress.refused} copies were refused and {self._desk.progress.accepted} accepted,"
+                f" which is more than stop_refused allows; the last with: {done.last_refusal}",
+                hint="Look at them before you go on: `newsletter deliveries … --state refused`",
+            )
         if rejection is not None:
             self._pause(rejection)
         return rejection is not None

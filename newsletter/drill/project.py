@@ -48,6 +48,7 @@ mode = "live"
 transport = "{transport}"
 connections = {connections}
 retry = [{retry}]
+stop_refused = "off"
 
 [smtp]
 host = "127.0.0.1"

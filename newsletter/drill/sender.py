@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from newsletter.config import Settings
     from newsletter.model import Campaign, Outcome
-    from newsletter.store.ledger import Claimed
+    from newsletter.store.ahead import Claimed
 
 
 class Deadly(Ledger):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ENDING = b"\r\n.\r\n"
 MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([^@>]*)@", re.IGNORECASE | re.MULTILINE)
 ADDRESS = re.compile(rb"<([^>]*)>")
-HELLO = b"250-drill\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 33554432\r\n"
+HELLO = b"250-drill\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 33554432\r\n"
 GOOD = {
     "connect": b"220 drill\r\n",
     "EHLO": HELLO,
@@ -34,6 +34,9 @@ class SmtpTalk(Talk):
     """One connection."""
 
     _address = ""
+    _expects = (
+        "MAIL"  # of a transaction: behind a refusal, the commands that came with it are refused as well
+    )
     _in_body = False
     _searched = 0
 
@@ -51,6 +54,9 @@ class SmtpTalk(Talk):
             return False
         self.buffer = rest
         verb = line[:4].decode("ascii", "replace").upper()
+        if verb in {"RCPT", "DATA"} and verb != self._expects:
+            self.transport.write(b"503 5.5.1 out of turn\r\n")
+            return True
         if verb == "MAIL":
             self.fault = self.provider.turns.draw()
         elif verb == "RCPT":
@@ -74,12 +80,14 @@ class SmtpTalk(Talk):
 
     def _say(self, step: str) -> None:
         self.transport.write(GOOD[step])
+        self._expects = {"MAIL": "RCPT", "RCPT": "DATA"}.get(step, "MAIL")
         if step == "DATA":
             self._in_body, self._searched = True, 0
         elif step == "QUIT":
             self.transport.close()
 
     def _spoil(self, step: str, fault: Fault) -> None:
+        self._expects = "MAIL"
         if step in {"RCPT", "DATA"}:
             self.book.refuse([self._address])
         if not fault.code:

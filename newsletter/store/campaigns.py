@@ -260,6 +260,21 @@ def audience(conn: Connection, target: Target, only: frozenset[bytes] | None) ->
     return _by_reason(conn, of_list(target), left_out_because(target, only))
 
 
+def audience_by_domain(
+    conn: Connection, target: Target, only: frozenset[bytes] | None, domains: Collection[str]
+) -> dict[str, int]:
+    """How many people who would get a copy have an address at each of these domains. Looks at everybody once."""
+    if not domains:
+        return {}
+    at = {f"@{domain}": domain for domain in domains}
+    address = subscriber.c.address
+    domain = case(
+        *((address.endswith(end, autoescape=True), literal(name)) for end, name in at.items()), else_=None
+    )
+    theirs = of_list(target).where(left_out_because(target, only) == "")
+    return {name: number for name, number in _by_reason(conn, theirs, domain).items() if name is not None}
+
+
 def left_out(conn: Connection, sent: Campaign) -> dict[str, int]:
     """How many people of the list have no row in a campaign, by how they stand today."""
     target = Target(sent.issue, sent.period, sent.list, sent.kind, sent.attempt)

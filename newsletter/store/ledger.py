@@ -8,15 +8,14 @@ processes that were thought dead.
 from __future__ import annotations
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, exists, func, select, update
+from sqlalchemy import and_, exists, func, select, update
 
-from newsletter import limits
 from newsletter.errors import DatabaseError
+from newsletter.limits import Limits, Pace, retry_at
 from newsletter.model import (
     Accepted,
     CampaignState,
@@ -26,6 +25,9 @@ from newsletter.model import (
     SubscriptionState,
     Unknown,
 )
+from newsletter.store import marks
+from newsletter.store.ahead import Ahead, Claimed
+from newsletter.store.allowances import Allowances
 from newsletter.store.doubts import RESENT
 from newsletter.store.engine import BREATH_SECONDS, many_senders, write
 from newsletter.store.schema import (
@@ -34,39 +36,26 @@ from newsletter.store.schema import (
     campaign,
     delivery,
     owner,
-    subscriber,
     subscription,
     suppression,
+    to_micros,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
     from newsletter.model import Outcome
+    from newsletter.store.allowances import Room
 
+UNLIMITED = Limits()
 FIRST_UNKNOWN = "a first copy may have arrived"
 LOOK = 50
 """Rows that one commit looks at, if many may not leave: the lock is held no longer than 20 ms."""
 CLAIM = 500
 """Rows claimed at once: the claim costs one short transaction, and a dead owner's claims cost nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A row that this process may hand over, with what the copy is made of."""
-
-    seq: int
-    id: bytes
-    address: str
-    name: str
-    fields: Mapping[str, str]
-    subscription_id: int
-    edition: str
-    tries: int
-    resent: bool  # by a person's word, after a first copy that is unknown
 
 
 class Ledger:
@@ -80,17 +69,26 @@ class Ledger:
         *,
         retry: Sequence[timedelta],
         only: frozenset[bytes] | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._engine = engine
         self._campaign = campaign_id
         self._owner = owner
         self._retry = retry
         self._only = only
-        self._claimed: deque[Claimed] = deque()
+        self._limits = limits
+        self._allowances = Allowances(limits)
+        self._pace = Pace(limits.rate)
+        self._claimed = Ahead(limits)
         self._handed: dict[bytes, Claimed] = {}
         self._noted: datetime | None = None
         self._shared = many_senders(engine)
         self._most = 1  # copies that all lanes together have wanted at once
+        self.opens_at: datetime | None = None  # when more may leave, if it was a limit that let no more leave
+
+    def crowded(self, now: datetime, copies: int) -> str:
+        """The provider has had enough for now, it said so often; returns what that changes, in words, if it does."""
+        return self._pace.words() if self._pace.crowded(now, copies) else ""
 
     def step(self, settled: Sequence[Outcome], want: int, now: datetime) -> list[Claimed]:
         """Stores what was settled and marks up to ``want`` copies handed, in one commit.
@@ -98,6 +96,7 @@ class Ledger:
         What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now. If it raises,
         nothing of it is remembered here either: the same outcomes may be offered again.
         """
+        self.opens_at = None
         handed, more = self._write(settled, want, now)
         while more and len(handed) < want:  # many of them have gone: the next ones, in a commit of their own
             time.sleep(BREATH_SECONDS)
@@ -112,36 +111,74 @@ class Ledger:
 
     def _write(self, settled: Sequence[Outcome], want: int, now: datetime) -> tuple[list[Claimed], bool]:
         """One commit: what leaves, and whether it only looked at some of those who may."""
-        ahead = deque(self._claimed)
+        ahead = self._claimed.copy()
+        may = self._pace.allowed(now, want)
 
-        def work(conn: Connection) -> tuple[list[Claimed], bool]:
+        def work(conn: Connection) -> tuple[list[Claimed], bool, datetime | None]:
             self._settle(conn, settled, now)
-            return self._hand(conn, ahead, want, now)
+            room = self._allowances.room(conn, now) if self._allowances and may else None
+            handed, more = self._hand(conn, ahead, may, room, now)
+            return handed, more, self._spend(conn, ahead, handed, room, want)
 
-        handed, more = write(self._engine, work, shared=True)
+        handed, more, opens_at = write(self._engine, work, shared=True)
         self._claimed = ahead
+        self._keep(settled, handed, now)
+        if len(handed) == may < want:
+            opens_at = max(self._pace.opens_at(now, want), opens_at or now)
+        self.opens_at = opens_at
+        return handed, more
+
+    def _keep(self, settled: Sequence[Outcome], handed: Sequence[Claimed], now: datetime) -> None:
+        """What a commit has changed, in this process's books."""
         for outcome in settled:
             self._handed.pop(outcome.delivery, None)
         self._handed |= {row.id: row for row in handed}
-        return handed, more
+        self._pace.worked(sum(isinstance(outcome, Accepted) for outcome in settled), now)
+        self._pace.spend(len(handed), now)
+
+    def _spend(
+        self, conn: Connection, ahead: Ahead, handed: Sequence[Claimed], room: Room | None, want: int
+    ) -> datetime | None:
+        """Charges the limits; returns when they let more leave, if it was them that let no more leave."""
+        if room is None:
+            return None
+        if handed:
+            room.spend(conn, Counter(self._limits.scope_of(row.address) for row in handed))
+        waiting = ahead.waiting() if len(handed) < want else ()
+        return min((room.opens_at(scope, want) for scope in waiting), default=None)
 
     def _hand(
-        self, conn: Connection, ahead: deque[Claimed], want: int, now: datetime
+        self, conn: Connection, ahead: Ahead, want: int, room: Room | None, now: datetime
     ) -> tuple[list[Claimed], bool]:
         handed: list[Claimed] = []
-        looked = 0
+        spent: Counter[str] = Counter()
+        looked, claimed = 0, False
         self._most = max(self._most, want)
-        while len(handed) < want and self._may_work(conn) and (ahead or self._claim(conn, ahead, now)):
+        while len(handed) < want:
             if looked >= max(LOOK, want):
                 return handed, True
-            window = [ahead.popleft() for _ in range(min(want - len(handed), len(ahead)))]
+            window = ahead.take(want - len(handed), room, spent)
+            if not window:
+                if (
+                    claimed or not ahead.wants_more
+                ):  # all of these wait for their domain: others, in the next commit
+                    return handed, ahead.wants_more
+                if not (claimed := self._claim(conn, ahead, now)):
+                    break
+                continue
             looked += len(window)
-            handed += self._mark_handed(conn, window, now)
+            leaving = self._mark_handed(conn, window, now)
+            handed += leaving
+            spent.update(self._limits.scope_of(row.address) for row in leaving if room)
+            if len(leaving) < len(window) and not self._skip_rest(conn, window, leaving, now):
+                break
         return handed, False
 
-    def _claim(self, conn: Connection, ahead: deque[Claimed], now: datetime) -> bool:
+    def _claim(self, conn: Connection, ahead: Ahead, now: datetime) -> bool:
         due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.PENDING)
+        if not self._may_work(conn):
+            return False
         size = min(CLAIM, 10 * self._most) if self._shared else CLAIM  # the others want work too
         page = select(delivery.c.seq).where(*mine, due).order_by(delivery.c.seq).limit(size)
         taken = (
@@ -150,46 +187,31 @@ class Ledger:
             .values(state=DeliveryState.CLAIMED, owner=self._owner)
             .returning(delivery.c.seq)
         )
-        seqs = list(conn.execute(taken).scalars())
-        ahead.extend(_load(conn, seqs))
+        seqs = conn.execute(taken).scalars().all()
+        ahead.add(marks.load(conn, seqs))
         return bool(seqs)
 
     def _may_work(self, conn: Connection) -> bool:
-        return bool(conn.scalar(select(and_(*self._at_work()))))
-
-    def _at_work(self) -> list[ColumnElement[bool]]:
         """The campaign runs, and nobody has taken this process for dead."""
-        return [
-            exists().where(campaign.c.id == self._campaign, campaign.c.state == CampaignState.RUNNING),
-            exists().where(owner.c.id == self._owner, owner.c.ended_at.is_(None)),
-        ]
+        running = exists().where(campaign.c.id == self._campaign, campaign.c.state == CampaignState.RUNNING)
+        living = exists().where(owner.c.id == self._owner, owner.c.ended_at.is_(None))
+        return bool(conn.scalar(select(and_(running, living))))
 
     def _mark_handed(self, conn: Connection, window: list[Claimed], now: datetime) -> list[Claimed]:
-        marked = (
-            update(delivery)
-            .where(delivery.c.seq.in_([row.seq for row in window]), *self._may_leave())
-            .values(state=DeliveryState.HANDED, handed_at=now)
-            .returning(delivery.c.seq)
-        )
-        leaving = set(conn.execute(marked).scalars())
-        self._skip(conn, [row.seq for row in window if row.seq not in leaving], now)
-        return [row for row in window if row.seq in leaving]
+        only = self._only
+        seqs = [row.seq for row in window if only is None or row.address_key in only]
+        changed = marks.mark(conn, seqs, campaign=self._campaign, owner=self._owner, now=now)
+        return [row for row in window if row.seq in changed]
 
-    def _may_leave(self) -> list[ColumnElement[bool]]:
-        """Still mine, campaign still running, person neither gone nor suppressed since the claim."""
-        conditions = [
-            delivery.c.state == DeliveryState.CLAIMED,
-            delivery.c.owner == self._owner,
-            *self._at_work(),
-            exists().where(
-                subscription.c.id == delivery.c.subscription_id,
-                subscription.c.state == SubscriptionState.ACTIVE,
-            ),
-            ~exists().where(suppression.c.address_key == delivery.c.address_key),
-        ]
-        if self._only is not None:
-            conditions.append(delivery.c.address_key.in_(self._only))
-        return conditions
+    def _skip_rest(
+        self, conn: Connection, window: list[Claimed], leaving: list[Claimed], now: datetime
+    ) -> bool:
+        """Settles those who have gone; False if nothing more may leave at all."""
+        if not self._may_work(conn):
+            return False
+        left = {row.seq for row in leaving}
+        self._skip(conn, [row.seq for row in window if row.seq not in left], now)
+        return True
 
     def _skip(self, conn: Connection, seqs: list[int], now: datetime) -> None:
         """Rows that may not leave though the campaign runs: their people have gone since the freeze."""
@@ -221,7 +243,7 @@ class Ledger:
         rows = [self._row_for(outcome, now) for outcome in outcomes if outcome.delivery in self._handed]
         if not rows:
             return
-        changed = conn.execute(_SETTLE, [row | {"b_owner": self._owner} for row in rows]).rowcount
+        changed = marks.settle(conn, rows, owner=self._owner)
         self._note_progress(conn, now)
         if changed != len(rows):
             self._late(conn, [outcome for outcome in outcomes if isinstance(outcome, Accepted)], now)
@@ -236,10 +258,10 @@ class Ledger:
         copy = self._handed[outcome.delivery]
         tries = copy.tries
         row: dict[str, Any] = {
-            "b_id": outcome.delivery,
+            "seq": copy.seq,
             "reason": RESENT if copy.resent else "",
             "provider_id": "",
-            "settled_at": now,
+            "settled_at": to_micros(now),
             "not_before": None,
             "tries": tries,
         }
@@ -264,8 +286,9 @@ class Ledger:
     def _again(self, outcome: NotTaken, copy: Claimed, now: datetime) -> dict[str, Any]:
         tries = copy.tries
         if not outcome.charged:
-            return {"state": DeliveryState.PENDING, "settled_at": None, "not_before": outcome.not_before}
-        when = limits.retry_at(tries + 1, self._retry, now)
+            not_before = outcome.not_before and to_micros(outcome.not_before)
+            return {"state": DeliveryState.PENDING, "settled_at": None, "not_before": not_before}
+        when = retry_at(tries + 1, self._retry, now)
         if when is None:
             return {
                 "state": DeliveryState.REFUSED,
@@ -273,7 +296,7 @@ class Ledger:
                 "tries": tries + 1,
             }
         later = max(when, outcome.not_before) if outcome.not_before else when
-        pending = {"state": DeliveryState.PENDING, "settled_at": None, "not_before": later}
+        pending = {"state": DeliveryState.PENDING, "settled_at": None, "not_before": to_micros(later)}
         reason = f"{RESENT}; {outcome.reason}" if copy.resent else outcome.reason
         return pending | {"reason": reason, "tries": tries + 1}
 
@@ -286,59 +309,11 @@ class Ledger:
 
     def release(self) -> None:
         """Gives back what was claimed and not handed."""
-        self._claimed.clear()
+        self._claimed = Ahead(self._limits)
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.CLAIMED)
         back = update(delivery).where(*mine, delivery.c.owner == self._owner)
         free = {"state": DeliveryState.PENDING, "owner": None}
         write(self._engine, lambda conn: conn.execute(back.values(free)), shared=True)
-
-
-_SETTLE = (
-    update(delivery)
-    .where(
-        delivery.c.id == bindparam("b_id"),
-        delivery.c.state == DeliveryState.HANDED,
-        delivery.c.owner == bindparam("b_owner"),
-    )
-    .values(
-        state=bindparam("state"),
-        reason=bindparam("reason"),
-        provider_id=bindparam("provider_id"),
-        settled_at=bindparam("settled_at"),
-        not_before=bindparam("not_before"),
-        tries=bindparam("tries"),
-    )
-)
-
-
-def _load(conn: Connection, seqs: list[int]) -> list[Claimed]:
-    person = (subscriber.c.address, subscriber.c.name, subscriber.c.fields)
-    columns = (
-        delivery.c.seq,
-        delivery.c.id,
-        *person,
-        delivery.c.subscription_id,
-        delivery.c.edition,
-        delivery.c.tries,
-        delivery.c.reason,
-    )
-    joined = select(*columns).join(subscriber, subscriber.c.id == delivery.c.subscriber_id)
-    rows = conn.execute(joined.where(delivery.c.seq.in_(seqs)).order_by(delivery.c.seq))
-    return [_claimed(row) for row in rows]
-
-
-def _claimed(row: Any) -> Claimed:
-    return Claimed(
-        seq=row.seq,
-        id=bytes(row.id),
-        address=row.address or "",
-        name=row.name,
-        fields=row.fields,
-        subscription_id=row.subscription_id,
-        edition=row.edition,
-        tries=row.tries,
-        resent=row.reason.startswith(RESENT),
-    )
 
 
 def next_due(conn: Connection, campaign_id: int) -> datetime | None:

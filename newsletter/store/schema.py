@@ -186,6 +186,13 @@ owner = Table(  # every sending process there ever was: who is at work, and wher
     Column("ended_at", Instant),  # it has given back what it held, or was found dead
 )
 
+allowance = Table(  # a row for each limit, shared by all who send: never more than a handful
+    "allowance",
+    metadata,
+    Column("scope", Text, primary_key=True),  # all, domain:gmail.com
+    Column("free_at", Instant, nullable=False),  # when everything that has left is paid for
+)
+
 email = Table(  # one row per edition: the bytes that were previewed are the bytes that are sent
     "email",
     metadata,

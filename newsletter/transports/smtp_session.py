@@ -1,7 +1,13 @@
 """One SMTP conversation (RFC 5321) whose phase is always known.
 
 ``smtplib`` connects, greets, starts TLS and logs in. From MAIL on we drive each step ourselves, because its
-``sendmail()`` reports a cut before the final dot (not taken) like one after it (nobody can say).
+``sendmail()`` reports a cut before the final dot (not taken) like one after it (nobody can say), and because it waits
+for each answer: with PIPELINING (RFC 2920) a copy takes one round trip, its envelope behind the last one's dot::
+
+    client   body 1 ┄┄┄ . MAIL RCPT DATA ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ body 2 ┄┄┄ . MAIL …
+    server   ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄ 250 250 250 354 ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄
+
+The dot leaves in a write of its own, so that an error says on which side of it the conversation broke.
 """
 
 from __future__ import annotations
@@ -22,11 +28,13 @@ from newsletter.transports.deadline import DeadlineReader
 
 if TYPE_CHECKING:
     import io
+    from collections.abc import Sequence
 
     from newsletter.errors import TransportError
     from newsletter.model import Outcome
 
 SERVICE_CLOSING = 421
+MUCH = re.compile(r"\b4\.7\.28\b|\brate\b|\btoo (many|fast|much)\b|throttl|slow down", re.IGNORECASE)
 TOO_LARGE = 552  # as an answer to MAIL with SIZE (RFC 1870, section 6.2)
 SMALLER = 'Make the pictures smaller, or use [images] mode = "hosted".'
 # RFC 5321, section 4.2; a bare LF and bytes beyond ASCII are forgiven.
@@ -46,6 +54,7 @@ class SmtpSettings:
     ca_file: str = ""
     timeout: float = 30.0
     lanes: int = 10
+    window: int = 1  # copies handed at once per lane: the size of one doubt
 
 
 class Step(StrEnum):
@@ -56,6 +65,10 @@ class Step(StrEnum):
     DATA = "DATA"
     BODY = "the message"
     DOT = "the end of the message"
+
+
+OPENING = (Step.MAIL, Step.RCPT, Step.DATA)
+GOOD = {Step.MAIL: 2, Step.RCPT: 2, Step.DATA: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,11 @@ class Answer:
             self.code == SERVICE_CLOSING and self.step in {Step.RCPT, Step.DATA}
         )
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the server asks to be left alone for a while. Not 4.7.1: greylisting is about one reader."""
+        return self.code == SERVICE_CLOSING or (self.kind == 4 and MUCH.search(self.said) is not None)
+
     def __str__(self) -> str:
         if self.kind in {2, 3, 4, 5}:
             return f"{self.code} {self.said}".strip()
@@ -92,33 +110,42 @@ def verdict(delivery: bytes, answer: Answer) -> Outcome:
         case Step.MAIL, 5:
             raise TransportRejected(f"the mail server refuses us as a sender: {answer}")
         case Step.MAIL, _:
-            raise TransportUnavailable(f"the mail server takes no mail now: {answer}")
+            raise TransportUnavailable(f"the mail server takes no mail now: {answer}", crowded=answer.crowded)
         case Step.DOT, 2:
             return Accepted(delivery, answer.said)
         case _, 5:
             return Refused(delivery, str(answer))
         case Step.DOT, 4:
-            return NotTaken(delivery, str(answer))
+            return NotTaken(delivery, str(answer), crowded=answer.crowded)
         case Step.DOT, _:
             return Unknown(delivery, str(answer))
         case _:
-            return NotTaken(delivery, str(answer))
+            return NotTaken(delivery, str(answer), crowded=answer.crowded)
 
 
-def stuffed(message: bytes) -> bytes:
-    """A message as it stands between DATA and the dot (RFC 5321 §4.5.2), ending with a line end.
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What stands before a copy on the wire: MAIL, RCPT and DATA, each with its line end."""
 
-    Lines are taken to begin after any LF, not only after CRLF: a lone ``LF . CRLF`` that one server passes on
-    and the next one reads as the end would let a message smuggle in another.
-    """
-    dotted = re.sub(rb"(?m)^\.", b"..", message)
-    return dotted if dotted.endswith(b"\r\n") else dotted + b"\r\n"
+    commands: tuple[bytes, bytes, bytes]
+
+    @property
+    def at_once(self) -> bytes:
+        """All of it in one piece."""
+        return b"".join(self.commands)
+
+
+DOT = b".\r\n"
+# Longer lists of pieces are joined before they are written: a system takes so many at once (IOV_MAX).
+MOST_PIECES = 1000
 
 
 class Conversation(smtplib.SMTP):
     """A connection that has said hello. Every reply must be complete in time, or the connection has ended."""
 
     used = False  # whether a copy got past MAIL on it
+    out_of_step = False  # it gave an answer that can't be one to that command
+    _step: Step = Step.MAIL  # what an error now would be about
     _reader: DeadlineReader
     _patience: float | None = None
 
@@ -184,37 +211,138 @@ class Conversation(smtplib.SMTP):
             return False
         return False  # the end, a 421, or a server that is out of step
 
-    def hand_over(self, sender: str, address: str, message: bytes, *, dot_timeout: float) -> Answer:
-        """Drives one copy to the answer that ends it. The addresses are printable."""
-        self.command_encoding = "ascii" if address.isascii() else "utf-8"
-        steps = (
-            (Step.MAIL, f"MAIL FROM:<{sender}>{self._declared(address, len(message))}", 2),
-            (Step.RCPT, f"RCPT TO:<{address}>", 2),
-            (Step.DATA, "DATA", 3),
-        )
-        step = Step.MAIL
+    @property
+    def pipelines(self) -> bool:
+        """Whether commands may leave before the last one is answered (RFC 2920)."""
+        return self.has_extn("pipelining")
+
+    def envelope(self, sender: str, address: str, size: int) -> Envelope:
+        """For addresses that are printable."""
+        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        # Never BODY: all parts are 7-bit, and UTF-8 in a header needs none (RFC 6531 §3.6).
+        wide = "" if address.isascii() else " SMTPUTF8"
+        mail = f"MAIL FROM:<{sender}>{declared}{wide}"
+        rcpt = f"RCPT TO:<{address}>"
+        return Envelope((f"{mail}\r\n".encode(), f"{rcpt}\r\n".encode(), b"DATA\r\n"))
+
+    def open(self, envelope: Envelope, *, written: bool = False) -> Answer | None:
+        """Gets the server to wait for the message; else returns the answer that ended the copy.
+
+        ``written`` says that the envelope has left already, behind the last copy's dot.
+        """
+        self._step = Step.MAIL
         try:
-            for step, command, good in steps:
-                self.putcmd(command)
-                answer = self._answer(step)
-                if answer.kind != good:
-                    return answer
-                self.used = True
-            step = Step.BODY
-            self.send(stuffed(message))
+            if not written and not self.pipelines:
+                return self._open_in_lockstep(envelope)
+            if not written:
+                self._in_turn()
+                self._write([envelope.at_once])
+        except (OSError, smtplib.SMTPException) as error:
+            return self._broken(error)
+        return self._opened()
+
+    def _open_in_lockstep(self, envelope: Envelope) -> Answer | None:
+        for step, command in zip(OPENING, envelope.commands, strict=True):
+            self._step = step
+            self._in_turn()
+            self._write([command])
+            answer = self._answer(step)
+            if answer.kind != GOOD[step]:
+                return answer
+            self.used = True
+        return None
+
+    def _opened(self) -> Answer | None:
+        """Reads the three answers, whatever the first one says: they are all under way."""
+        bad: Answer | None = None
+        try:
+            for step in OPENING:
+                self._step = step
+                code, said = self.getreply()
+                if code // 100 != GOOD[step]:
+                    bad = bad or Answer(step, code, words(said))
+                elif bad is None:
+                    self.used = True
+                elif step is Step.DATA:
+                    self._send_nothing()
+                self.out_of_step = code // 100 not in {GOOD[step], 4, 5}
+                if code == SERVICE_CLOSING or self.out_of_step:
+                    self.close()  # no further answer comes, or nobody knows to what
+                    break
+        except (OSError, smtplib.SMTPException) as error:
+            # After a time-out an answer is missing, and nobody knows which: the ones that came may belong to others.
+            missing = isinstance(error.__cause__, TimeoutError)
+            if missing or bad is None:
+                return Answer(bad.step if bad else self._step, 0, words(error))
+        return bad
+
+    def _send_nothing(self) -> None:
+        """Ends a message that has no recipient (RFC 2920 §3.1); what is said of it changes nothing."""
+        try:
+            self._write([DOT])
+            self.getreply()
+        except (OSError, smtplib.SMTPException):
+            self.close()
+
+    def send_body(self, pieces: Sequence[bytes]) -> Answer | None:
+        """Writes the message but its end; an answer if the connection broke. Joined they end with a line end."""
+        self._step = Step.BODY
+        try:
+            self._write(pieces)
+        except OSError as error:
+            return self._broken(error)
+        return None
+
+    def end(self, following: Envelope | None, *, dot_timeout: float) -> Answer:
+        """Ends the message, with the next one's envelope right behind, and waits for the word that counts."""
+        try:
             # After an error in here the dot has not left whole: the copy was not taken.
             self._in_turn()
-            self.send(b".\r\n")
-            step = Step.DOT
+            whole = self._write_dot(following.at_once if following else b"")
             self._patience = dot_timeout
-            return self._answer(step)
+            answer = self._answer(Step.DOT)
+            self._patience = None
         except (OSError, smtplib.SMTPException) as error:
-            return Answer(step, 0, words(error))
+            return self._broken(error)
+        if not whole:
+            self.close()
+        return answer
 
-    def _declared(self, address: str, size: int) -> str:
-        """The parameters of MAIL. Never BODY: all parts are 7-bit, and UTF-8 in a header needs none (RFC 6531 §3.6)."""
-        declared = f" SIZE={size}" if self.has_extn("size") else ""
-        return declared if address.isascii() else f"{declared} SMTPUTF8"
+    def _write_dot(self, following: bytes) -> bool:
+        """The dot, and what follows it in the same write; whether all of that has left.
+
+        Only the dot decides: where the rest breaks off, the server's word on the copy may have come already.
+        """
+        sock, data = self._ready_to_write(), DOT + following
+        left = sock.send(data)
+        while left < len(DOT):
+            left += sock.send(data[left:])
+        self._step = Step.DOT
+        try:
+            if left < len(data):
+                sock.sendall(data[left:])
+        except OSError:
+            return False
+        return True
+
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        """All of it, without a copy where the system can gather it itself."""
+        sock = self._ready_to_write()
+        if len(pieces) == 1 or len(pieces) > MOST_PIECES or isinstance(sock, ssl.SSLSocket):
+            sock.sendall(b"".join(pieces))
+            return
+        sent = sock.sendmsg(pieces)
+        if sent < sum(map(len, pieces)):
+            sock.sendall(b"".join(pieces)[sent:])
+
+    def _ready_to_write(self) -> socket.socket:
+        if self.sock is None:
+            raise ConnectionError("the connection has ended")
+        self.sock.settimeout(self.timeout)  # reading has set it to what was left of the last wait
+        return self.sock
+
+    def _broken(self, error: BaseException) -> Answer:
+        return Answer(self._step, 0, words(error))
 
     def _answer(self, step: Step) -> Answer:
         code, said = self.getreply()
@@ -222,7 +350,6 @@ class Conversation(smtplib.SMTP):
 
     def ready_for_next(self, answer: Answer) -> bool:
         """Ends the transaction; if that can't be done surely, closes the connection and returns False."""
-        self._patience = None
         known = {2, 4, 5} if answer.step is Step.DOT else {4, 5}
         if answer.code == SERVICE_CLOSING or answer.kind not in known:
             self.close()
@@ -266,7 +393,9 @@ def connect(settings: SmtpSettings) -> Conversation:
         return _greet(settings, context)
     except smtplib.SMTPResponseException as error:
         code, said = error.smtp_code, words(error.smtp_error)
-        raise _refusal(settings, f"{code} {said}", permanent=code // 100 == 5) from None
+        raise _refusal(
+            settings, f"{code} {said}", permanent=code // 100 == 5, crowded=code == SERVICE_CLOSING
+        ) from None
     except smtplib.SMTPServerDisconnected as error:
         raise _refusal(settings, words(error), permanent=False) from None
     except smtplib.SMTPException as error:  # STARTTLS or a way to log in is not offered
@@ -315,13 +444,13 @@ def _hello(smtp: Conversation) -> None:
         raise smtplib.SMTPHeloError(code, said)
 
 
-def _refusal(settings: SmtpSettings, said: str, *, permanent: bool) -> TransportError:
+def _refusal(settings: SmtpSettings, said: str, *, permanent: bool, crowded: bool = False) -> TransportError:
     place = f"the mail server {settings.host}:{settings.port}"
     if permanent:
         hint = "Compare [smtp] in newsletter.toml and SMTP_PASSWORD with what the server asks for."
         return TransportRejected(f"{place} does not let us send: {said}", hint=hint)
     hint = "Is it running, and are host, port and security in [smtp] right?"
-    return TransportUnavailable(f"{place} can't be used now: {said}", hint=hint)
+    return TransportUnavailable(f"{place} can't be used now: {said}", hint=hint, crowded=crowded)
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:

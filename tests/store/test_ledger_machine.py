@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from newsletter.freezing import Plan
     from newsletter.model import Outcome
     from newsletter.resolving import Resolution
-    from newsletter.store.ledger import Claimed
+    from newsletter.store.ahead import Claimed
     from tests.support.machine import Change, Database, Row
 
 STEPS = 30

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from newsletter.model import Outcome
-    from newsletter.store.ledger import Claimed
+    from newsletter.store.ahead import Claimed
 
 LISTS = {"readers": 1, "staff": 2}
 MEMBERS = {"readers": range(1, 11), "staff": (1, 2, 11, 12)}  # two people are on both lists

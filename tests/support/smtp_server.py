@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import io
 import ipaddress
+import select
 import socket
 import ssl
 import struct
@@ -234,8 +234,22 @@ class Late:
     text: str | bytes
 
 
-# Text is said as a line, bytes are said as they are.
-Act = str | bytes | type[Cut | Close | Hang | Deaf] | Drip | Taken | Late
+@dataclass(frozen=True)
+class Ahead:
+    """Waits until the client has sent this without having been answered."""
+
+    text: bytes
+
+
+@dataclass(frozen=True)
+class After:
+    """Waits until the test says so."""
+
+    event: threading.Event
+
+
+# Text is said as a line, bytes are said as they are; of a tuple one act is done after the other.
+Act = str | bytes | type[Cut | Close | Hang | Deaf] | Drip | Taken | Late | Ahead | After | tuple["Act", ...]
 
 USUAL: dict[str, str] = {
     "connect": "220 mail.example.org ready",
@@ -247,34 +261,82 @@ USUAL: dict[str, str] = {
     "dot": "250 2.0.0 Ok: queued as Q1",
     "RSET": "250 2.0.0 Ok",
     "QUIT": "221 2.0.0 Bye",
+    # Steps of their own, since a client that sends ahead comes here by no fault of its own.
+    "MAIL within MAIL": "503 5.5.1 nested MAIL",
+    "RCPT without MAIL": "503 5.5.1 MAIL first",
+    "DATA without RCPT": "554 5.5.1 no valid recipients",
+    "dot without RCPT": "554 5.5.1 no valid recipients",
 }
+PIPELINES = "250-mail.example.org\r\n250-PIPELINING\r\n250 8BITMIME"
 
 
 class _Gone(Exception):
     """The connection is over."""
 
 
-class _Heard(io.RawIOBase):
-    """What a connection brings, kept in ``book``, up to its ``most``th byte."""
+@dataclass
+class Talk:
+    """What a connection brought and was told, and who spoke when, in the order of the server's reading and writing."""
 
-    def __init__(self, connection: socket.socket, book: bytearray, most: int | None) -> None:
-        super().__init__()
-        self.book = book
-        self._connection, self._most = connection, most
+    heard: bytearray = field(default_factory=bytearray)
+    said: bytearray = field(default_factory=bytearray)
+    turns: list[tuple[str, bytearray]] = field(default_factory=list)
 
-    def readable(self) -> bool:
-        return True
+    def add(self, speaker: str, data: bytes) -> None:
+        """``heard`` or ``said``; what one side brings without a word of the other's between is one turn."""
+        getattr(self, speaker).extend(data)
+        if not self.turns or self.turns[-1][0] != speaker:
+            self.turns.append((speaker, bytearray()))
+        self.turns[-1][1].extend(data)
+
+
+class _Ears:
+    """Reads a connection up to its ``most``th byte."""
+
+    def __init__(self, connection: socket.socket, talk: Talk, most: int | None) -> None:
+        self._connection, self._talk, self._most = connection, talk, most
+        self._ahead = bytearray()  # received, and not read yet
 
     @property
     def full(self) -> bool:
-        """Whether the last byte that may come has come."""
-        return self._most is not None and len(self.book) >= self._most
+        """Whether the last byte that may come has been read."""
+        return not self._ahead and self._most is not None and len(self._talk.heard) >= self._most
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        room = len(buffer) if self._most is None else self._most - len(self.book)
-        count = self._connection.recv_into(memoryview(buffer)[:room]) if room else 0
-        self.book += buffer[:count]
-        return count
+    def more(self) -> bool:
+        """Receives what comes; False when nothing more will."""
+        room = 65536 if self._most is None else self._most - len(self._talk.heard)
+        came = self._connection.recv(room) if room else b""
+        self._talk.add("heard", came)
+        self._ahead += came
+        return bool(came)
+
+    def line(self) -> bytes:
+        """The next line; without its end if nothing follows."""
+        while (end := self._ahead.find(b"\n")) < 0:
+            if not self.more():
+                return self.some(len(self._ahead))
+        return self.some(end + 1)
+
+    def some(self, count: int) -> bytes:
+        """At most so many bytes."""
+        taken = bytes(self._ahead[:count])
+        del self._ahead[:count]
+        return taken
+
+    def wait_for(self, text: bytes) -> None:
+        """Until this has come, and without reading it."""
+        while text not in self._ahead:
+            if not self.more():
+                raise _Gone
+
+    def another_line(self) -> bool:
+        """Whether one has come already."""
+        if b"\n" not in self._ahead and not self.full and select.select([self._connection], [], [], 0)[0]:
+            self.more()
+        return b"\n" in self._ahead
+
+
+Ending = tuple[int, type[Cut | Close]]
 
 
 @dataclass
@@ -283,27 +345,40 @@ class ScriptedServer:
 
     ``limit=(3, {"MAIL": "421 enough"})``: on a connection that has brought three messages, these steps go so.
     ``cut=(100, Close)``: the first connection ends after its 100th byte, and what that byte ended is not answered.
+    ``cut_reply=(100, Close)``: the first connection ends after the 100th byte that was said on it.
+    ``pipelining`` offers it; with ``burst`` replies wait for the next one while further commands have come.
     """
 
     script: dict[str, Sequence[Act]] = field(default_factory=dict)
     usual: dict[str, Act] = field(default_factory=dict)
     limit: tuple[int, dict[str, Act]] = (0, {})
-    cut: tuple[int, type[Cut | Close]] | None = None
+    cut: Ending | None = None
+    cut_reply: Ending | None = None
     tls: ssl.SSLContext | None = None
+    pipelining: bool = False
+    burst: bool = False
 
     def __post_init__(self) -> None:
         self.messages: list[Arrived] = []
         self.commands: list[str] = []
-        self.connections = 0
-        self.heard: list[bytearray] = []  # what each connection brought
+        self.connections = self.ended = 0
+        self.talks: list[Talk] = []  # one for each connection
         self.refused: dict[str, str] = {}  # address → the reply to RCPT
         self._acts = {step: deque(acts) for step, acts in self.script.items()}
+        self._usual = {**USUAL, **({"EHLO": PIPELINES} if self.pipelining else {}), **self.usual}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server((HOST, 0))
+        # So that a large message can't hide in the system's buffers, which grow to tens of megabytes.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
         self.port = int(self._listener.getsockname()[1])
+
+    @property
+    def heard(self) -> list[bytearray]:
+        """What each connection brought."""
+        return [talk.heard for talk in self.talks]
 
     def push(self, step: str, act: Act) -> None:
         """One more act for a step."""
@@ -334,21 +409,25 @@ class ScriptedServer:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                # Else the second of two answers waits for the acknowledgement of the first.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections += 1
                 self._open.add(connection)
-                self._spawn(self._serve, connection, self.cut if self.connections == 1 else None)
+                self._spawn(self._serve, connection, self.connections == 1)
 
-    def _serve(self, raw: socket.socket, cut: tuple[int, type[Cut | Close]] | None) -> None:
+    def _serve(self, raw: socket.socket, first: bool) -> None:
         with raw, contextlib.suppress(_Gone, OSError):
             connection = self._secured(raw)
-            heard = _Heard(connection, bytearray(), cut[0] if cut else None)
-            self.heard.append(heard.book)
-            lines = io.BufferedReader(heard)
+            talk = Talk()
+            self.talks.append(talk)
             try:
-                _Session(self, connection, heard, lines, cut[1] if cut else Cut).converse()
+                _Session(
+                    self, connection, talk, self.cut if first else None, self.cut_reply if first else None
+                ).converse()
             finally:
                 self._open.discard(connection)
                 connection.close()
+                self.ended += 1
 
     def _secured(self, raw: socket.socket) -> socket.socket:
         if self.tls is None:
@@ -366,104 +445,169 @@ class ScriptedServer:
             acts = self._acts.get(step)
             if acts:
                 return acts.popleft()
-        return self.usual.get(step, USUAL.get(step, "502 5.5.2 what?"))
+        return self._usual.get(step, "502 5.5.2 what?")
 
     def wait(self, seconds: float) -> None:
         """Lets time pass, unless and until the server is stopped."""
         self._stopping.wait(seconds)
 
+    def wait_for(self, event: threading.Event) -> None:
+        """Until this happens, or the server is stopped."""
+        while not event.wait(0.01) and not self._stopping.is_set():
+            pass
 
-@dataclass
+
 class _Session:
     """One connection to a ``ScriptedServer``."""
 
-    server: ScriptedServer
-    connection: socket.socket
-    heard: _Heard
-    lines: io.BufferedReader
-    ending: type[Cut | Close]
-    brought: int = 0
+    def __init__(
+        self,
+        server: ScriptedServer,
+        connection: socket.socket,
+        talk: Talk,
+        cut: Ending | None,
+        cut_reply: Ending | None,
+    ) -> None:
+        self.server, self.connection, self.talk = server, connection, talk
+        self.ears = _Ears(connection, talk, cut[0] if cut else None)
+        self.ending = cut[1] if cut else Cut
+        self.cut_reply = cut_reply
+        self.held = b""  # replies that wait for the next one
+        self.brought = 0
+        self.sender = self.recipient = ""
 
     def converse(self) -> None:
-        self._act("connect")
-        sender = recipient = ""
-        while (line := self.lines.readline()).endswith(b"\n"):
+        self._do(self.server.next("connect", self.brought))
+        while (line := self.ears.line()).endswith(b"\n"):
             command = line.decode("utf-8", "replace").strip()
             self.server.commands.append(command)
             verb = command[:4].upper()
-            sender = command if verb == "MAIL" else sender
-            recipient = command if verb == "RCPT" else recipient
-            if verb == "RCPT" and _bare(command) in self.server.refused:
-                self._do(self.server.refused[_bare(command)])
-                continue
-            said = _text(self._act(verb))
-            if verb == "DATA" and said.startswith("354"):
-                self._receive(sender, recipient)
+            act = self._act(verb, command)
+            self._note(verb, command, good=_text(act)[:1] in {"2", "3"})
+            self._do(act)
+            if verb == "DATA" and _text(act).startswith("354"):
+                self._receive()
             if verb == "QUIT":
                 return
         self._end_if_cut()
 
-    def _receive(self, sender: str, recipient: str) -> None:
+    def _act(self, verb: str, command: str) -> Act:
+        step = verb
+        if verb == "MAIL" and self.sender:
+            step = "MAIL within MAIL"
+        elif verb == "RCPT" and not self.sender:
+            step = "RCPT without MAIL"
+        elif verb == "DATA" and not self.recipient:
+            step = "DATA without RCPT"
+        if step == "RCPT" and _bare(command) in self.server.refused:
+            return self.server.refused[_bare(command)]
+        return self.server.next(step, self.brought)
+
+    def _note(self, verb: str, command: str, *, good: bool) -> None:
+        """What the transaction holds so far (RFC 5321, section 3.3)."""
+        if verb in {"RSET", "EHLO", "HELO"}:
+            self.sender = self.recipient = ""
+        elif verb == "MAIL" and good:
+            self.sender = command
+        elif verb == "RCPT" and good and self.sender:
+            self.recipient = command
+
+    def _receive(self) -> None:
+        self._flush()
         act = self.server.next("body", self.brought)
         if act is Cut:
-            self.lines.read(1000)  # some of it came
+            self.ears.more()  # some of it came
         self._do(act)
-        body = b""
-        while (line := self.lines.readline()) != b".\r\n":
+        body = bytearray()
+        while (line := self.ears.line()) != b".\r\n":
             if not line.endswith(b"\n"):
                 self._end_if_cut()
                 raise _Gone
             body += line.removeprefix(b".")
-        self.brought += 1
-        act = self.server.next("dot", self.brought)
-        if isinstance(act, Taken) or (isinstance(act, str) and act.startswith("250 ")):
-            self.server.messages.append(Arrived(_bare(sender), _bare(recipient), body))
-        self._do(act.then if isinstance(act, Taken) else act)
+        self._end_of_message(bytes(body))
 
-    def _act(self, step: str) -> Act:
-        act = self.server.next(step, self.brought)
-        self._do(act)
-        return act
+    def _end_of_message(self, body: bytes) -> None:
+        if not self.recipient:
+            self._do(self.server.next("dot without RCPT", self.brought))
+        else:
+            self.brought += 1
+            act = self.server.next("dot", self.brought)
+            if isinstance(act, Taken) or (isinstance(act, str) and act.startswith("250 ")):
+                self.server.messages.append(Arrived(_bare(self.sender), _bare(self.recipient), body))
+            self._do(act.then if isinstance(act, Taken) else act)
+        self.sender = self.recipient = ""
 
     def _end_if_cut(self) -> None:
-        if self.heard.full:
+        if self.ears.full:
             self._do(self.ending)
 
     def _do(self, act: Act) -> None:
-        if self.heard.full:
+        if self.ears.full:
             act = self.ending
         if act is Cut:
             # Lingering for 0 seconds makes close() send RST.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise _Gone
-        if act is Close:
-            self.connection.shutdown(socket.SHUT_WR)
-        if act in {Close, Hang}:
-            while more := self.connection.recv(65536):
-                self.heard.book += more
-            raise _Gone
+        if act in {Close, Hang, Deaf}:
+            self._end(act)
+        elif isinstance(act, tuple):
+            for one in act:
+                self._do(one)
+        elif isinstance(act, Ahead):
+            self.ears.wait_for(act.text)
+        elif isinstance(act, After):
+            self.server.wait_for(act.event)
+        else:
+            self._say(act)
+
+    def _end(self, act: Act) -> None:
+        self._flush()
         if act is Deaf:
             self.server.wait(30)
             raise _Gone
-        self._say(act)
+        if act is Close:
+            self.connection.shutdown(socket.SHUT_WR)
+        while more := self.connection.recv(65536):
+            self.talk.add("heard", more)
+        raise _Gone
 
     def _say(self, act: Act) -> None:
         if isinstance(act, Drip):
             for byte in act.text.encode() + b"\r\n":
-                self.connection.sendall(bytes([byte]))
+                self._send(bytes([byte]))
                 self.server.wait(act.pause)
             return
         said = act.text if isinstance(act, Late) else act
         assert isinstance(said, str | bytes)
         if said:
-            self.connection.sendall(said if isinstance(said, bytes) else f"{said}\r\n".encode())
+            self.held += said if isinstance(said, bytes) else f"{said}\r\n".encode()
         if isinstance(act, Late):
+            self._flush()
             raise _Gone
+        if not (self.server.burst and self.ears.another_line()):
+            self._flush()
+
+    def _flush(self) -> None:
+        held, self.held = self.held, b""
+        self._send(held)
+
+    def _send(self, data: bytes) -> None:
+        room = self.cut_reply[0] - len(self.talk.said) if self.cut_reply else len(data)
+        if data[:room]:
+            self.connection.sendall(data[:room])
+            self.talk.add("said", data[:room])
+        if self.cut_reply and room <= len(data):
+            ending, self.cut_reply = self.cut_reply[1], None
+            self._do(ending)
 
 
 def _text(act: Act) -> str:
+    if isinstance(act, tuple):
+        return "".join(map(_text, act))
     said = act.text if isinstance(act, Drip | Late) else act
-    return said.decode("latin-1") if isinstance(said, bytes) else str(said)
+    if isinstance(said, bytes):
+        return said.decode("latin-1")
+    return said if isinstance(said, str) else ""
 
 
 def _bare(command: str) -> str:

@@ -216,6 +216,12 @@ def test_it_stops_when_the_copies_end(provider: Provider) -> None:
     assert readers(provider) == [1, 2]
 
 
+def test_an_empty_window_means_that_one_should_ask_again(provider: Provider) -> None:
+    report = hand_over(provider.transport, people(7), empty={0, 2, 3, 5, 9}, window=1)
+    assert report.error is None
+    assert readers(provider) == list(range(1, 8))
+
+
 def test_its_name_is_the_one_the_ledger_knows(provider: Provider) -> None:
     assert provider.transport.name == provider.name
 
@@ -318,7 +324,8 @@ def test_smtp_sink_with_a_failure_switch(switch: str, command: str, lanes: int, 
             dot_timeout=5,
             sleep=lambda _seconds: None,
         )
-        report = hand_over(transport, people(12), lanes=lanes)
+        # Enough for each lane's three lost connections, each of which may take two copies along.
+        report = hand_over(transport, people(40), lanes=lanes)
         read = sorted(arrived.recipient for arrived in sink.read())
     assert [type(one) for one in report.errors] == ([error] * lanes if error else [])
     assert len(report.outcomes) == report.pulled
@@ -363,6 +370,19 @@ def test_smtp_sink_that_ends_in_the_middle_leaves_a_book_that_fits(tmp_path: Pat
     assert {f"reader{number}@example.net" for number, kind in kinds.items() if kind == "Accepted"} <= read
     assert all(kinds[int(address[6:].partition("@")[0])] in {"Accepted", "Unknown"} for address in read)
     assert all(isinstance(error, TransportUnavailable) for error in report.errors)
+
+
+@with_sink
+@pytest.mark.parametrize("switches", [[], ["-p"]], ids=["pipelining", "in lockstep"])
+def test_smtp_sink_gets_three_hundred_copies_over_ten_lanes_once_each(
+    switches: list[str], tmp_path: Path
+) -> None:
+    with smtp_sink(tmp_path / "sink", *switches) as sink:
+        report = hand_over(smtp(sink.port), people(300), lanes=10)
+        read = [arrived.recipient for arrived in sink.read()]
+    assert report.errors == []
+    assert report.kinds() == dict.fromkeys(range(1, 301), "Accepted")
+    assert sorted(read) == sorted(copy.address for copy in people(300))
 
 
 @with_sink
