@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import abc
 from datetime import timedelta
 from pathlib import Path
 from types import UnionType
@@ -20,9 +21,10 @@ from newsletter import checks, content, errors, merge, render
 from newsletter.cli.main import BUG, COMMANDS, INTERRUPTED, PIPE_CLOSED, SECTIONS, app
 from newsletter.config.env import SECRETS
 from newsletter.config.problems import fields_of
-from newsletter.config.sections import Sections, paths
-from newsletter.config.values import duration_text
+from newsletter.config.sections import WITHOUT, Sections, paths
+from newsletter.config.values import duration_text, share_text
 from newsletter.content import shape
+from newsletter.limits import Rate
 from newsletter.render.theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
@@ -50,7 +52,12 @@ SETTINGS = {
     "sending.allowlist": "Who may get mail in mode `allowlist`.",
     "sending.transport": "How copies leave: into files, through a mail server, through SendGrid's API.",
     "sending.connections": "How many connections or requests at once, 1 to 100.",
+    "sending.rate": "How many copies may leave, from all sending processes together: "
+    '`"50/s"`, `"30/m"`, `"2000/h"`, `"100000/d"`.',
     "sending.retry": "How long to wait before each new try of a copy that was not taken. Then it is refused.",
+    "sending.stop_refused": "The campaign is paused when more than this share of its copies was refused, ten at least. "
+    '`"off"`: never.',
+    "sending.domains": 'The same as `rate` for what stands after the @: `[sending.domains]`, `"gmail.com" = "20/s"`.',
     "smtp.host": "The mail server that takes your copies.",
     "smtp.port": "587 is usual with `starttls`, 465 with `tls`, 25 for a relay of your own.",
     "smtp.security": "Both kinds of TLS verify the certificate and never fall back to sending in the clear.",
@@ -58,6 +65,9 @@ SETTINGS = {
     "smtp.envelope_from": "Where mail that can't be delivered comes back to. Each copy gets its own `+` form of it.",
     "smtp.ca_file": "The certificates to trust, for a relay with its own authority; left out, the usual ones.",
     "smtp.timeout": "For each step of the conversation but the last, which gets ten minutes (RFC 5321).",
+    "dkim.domain": "The domain that signs: that of your From address, or one above it.",
+    "dkim.keys": 'Private keys in PEM files, by their selectors: `[dkim.keys]`, `news2027 = "key.pem"`. '
+    "[DKIM](dkim.md) says when you need it.",
     "sendgrid.batch": "Copies in one request, 1 to 1000. When no answer comes, all of them are unknown.",
     "sendgrid.url": "The API's address. Another one only for SendGrid's EU region, or for tests.",
     "images.mode": "`embed`: pictures travel inside the mail. `hosted`: their host sees who opens it, and when.",
@@ -78,6 +88,9 @@ DERIVED = {
     "newsletter.full_name": "the same as `name`",
     "newsletter.editors": "`reply_to`",
     "images.url": "`base_url` + `/media`",
+    "sending.domains": "no limits",
+    "dkim.domain": "that of `from`",
+    "dkim.keys": "no signatures",
     "theme.logo_alt": "`full_name`",
 }
 ENVIRONMENT = {
@@ -260,7 +273,10 @@ def _values(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return "list of durations" if timedelta in (inner, *get_args(inner)) else "list of texts"
-    return {int: "number", str: "text", timedelta: "duration"}.get(kind, "text")
+    if get_origin(kind) is abc.Mapping:
+        return "table of rates" if Rate in get_args(get_args(kind)[1]) else "table of files"
+    known = {int: "number", str: "text", timedelta: "duration", Rate: "rate", float: "share"}
+    return known.get(kind, "text")
 
 
 def _default(path: str, field: FieldInfo) -> str:
@@ -268,7 +284,9 @@ def _default(path: str, field: FieldInfo) -> str:
         return DERIVED[path]
     if field.is_required():
         return "**needed**"
-    value = _themed(path) if field.default is None else field.default
+    value = _without(path) if field.default is None else field.default
+    if isinstance(value, float):
+        value = share_text(value)
     if isinstance(value, timedelta):
         value = duration_text(value)
     if isinstance(value, tuple):
@@ -277,6 +295,10 @@ def _default(path: str, field: FieldInfo) -> str:
         )
         return f"`[{inside}]`"
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _without(path: str) -> object:
+    return WITHOUT.get(path) or _themed(path)
 
 
 def _themed(path: str) -> object:

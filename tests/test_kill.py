@@ -209,12 +209,13 @@ def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
 
 TWICE = """
 import os, signal, sys, threading
+from newsletter.cli import output
 from newsletter.cli.sending import _stop_gracefully
 from newsletter.sending import Conduct
 
 for _ in range(200):
     conduct = Conduct(sign=None, retry=(), owner="me")
-    with _stop_gracefully(conduct):
+    with _stop_gracefully(conduct, output.say):
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
             os.kill(os.getpid(), number)
         while not conduct.stopping.is_set():

@@ -47,41 +47,74 @@ def tally(engine: Engine, campaign: Campaign) -> dict[DeliveryState, int]:
 def summary(counts: Mapping[DeliveryState, int]) -> str:
     """``4 accepted, 1 unknown, 12 waiting``."""
     waiting = sum(counts.get(state, 0) for state in OPEN_STATES)
-    ended = [f"{n} {state}" for state, n in counts.items() if state not in OPEN_STATES]
-    return ", ".join([*ended, *([f"{waiting} waiting"] if waiting else [])]) or "no deliveries"
+    ended = [f"{n:,} {state}" for state, n in counts.items() if state not in OPEN_STATES]
+    return ", ".join([*ended, *([f"{waiting:,} waiting"] if waiting else [])]) or "no deliveries"
 
 
-@click.command(epilog="Example: newsletter status 2026-12 --json")
+@click.command(epilog="Example: newsletter status 2026-12 --watch")
 @click.argument("slug", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--watch", is_flag=True, help="Show it anew every second, until nobody is sending.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts; with --watch, one object to a line.")
 @click.pass_obj
-def status(project: Project, slug: str | None, *, as_json: bool) -> None:
+def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) -> int | None:
     """Show how far each campaign has come."""
+    if watch:
+        from newsletter.cli import watching
+
+        return watching.watch(project, slug, as_json=as_json)
+    rows = look(project, slug)
+    if as_json:
+        output.print_json([row.as_json() for row in rows])
+    else:
+        print_status(rows)
+    return None
+
+
+def print_status(rows: Sequence[Row]) -> None:
+    """The table, and what to do about unknown copies."""
+    if not rows:
+        output.say("Nothing was sent yet.")
+        output.next_steps("newsletter send SLUG --dry-run")
+        return
+    output.print_table(("campaign", "state", "deliveries", "started"), [row.as_cells() for row in rows])
+    output.next_steps(*(resolve_command(row.campaign) for row in rows if _doubtful(row.counts)))
+
+
+def look(project: Project, slug: str | None, *, moving: bool = False) -> list[Row]:
+    """Every campaign (of an issue), newest first, as it stands; with ``moving`` only those that somebody is sending.
+
+    Raises ``UsageError`` for an issue of which none was started.
+    """
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    engine = project.store
-    senders = _at_work(project)
-    found = read(engine, lambda conn: campaigns.every(conn, slug))
+    senders = at_work(project)
+    found = read(project.store, lambda conn: campaigns.every(conn, slug))
     if slug and not found:
         raise UsageError(
             f"no campaign of {slug} was started.", hint="`newsletter status` lists those there are."
         )
     now = datetime.now(UTC)
-    rows = [(campaign, tally(engine, campaign), Work.on(campaign, senders, now)) for campaign in found]
-    if as_json:
-        output.print_json([_campaign_json(*row) for row in rows])
-    elif not rows:
-        output.say("Nothing was sent yet.")
-        output.next_steps("newsletter send SLUG --dry-run")
-    else:
-        output.print_table(
-            ("campaign", "state", "deliveries", "started"), [_campaign_row(*row) for row in rows]
-        )
-        output.next_steps(*(resolve_command(campaign) for campaign, counts, _ in rows if _doubtful(counts)))
+    works = [(campaign, Work.on(campaign, senders, now)) for campaign in found]
+    return [_row(project.store, *one, now) for one in works if one[1].senders or not moving]
 
 
-def _at_work(project: Project) -> list[Owner]:
+def _row(engine: Engine, campaign: Campaign, work: Work, now: datetime) -> Row:
+    rate = rate_of(engine, campaign, now) if work.senders else None
+    return Row(campaign, tally(engine, campaign), work, rate, now)
+
+
+def rate_of(engine: Engine, campaign: Campaign, now: datetime) -> float | None:
+    """Copies per second over the last seconds, as the ledger shows it; None when nothing moves."""
+    from newsletter.store import speed
+    from newsletter.store.engine import read
+
+    if campaign.state is not CampaignState.RUNNING:
+        return None
+    return read(engine, lambda conn: speed.recent(conn, campaign.id, now))
+
+
+def at_work(project: Project) -> list[Owner]:
     from newsletter import wiring
     from newsletter.store import owners
 
@@ -144,36 +177,62 @@ def _names(senders: Sequence[Owner]) -> str:
     return " and ".join(one.name for one in senders)
 
 
-def _campaign_row(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> tuple[str, ...]:
-    started = f"{campaign.started_at.astimezone():%Y-%m-%d %H:%M}" if campaign.started_at else ""
-    return campaign.label, standing(campaign, work), summary(counts) + _left_behind(counts, work), started
-
-
-def _left_behind(counts: Mapping[DeliveryState, int], work: Work) -> str:
+def left_behind(counts: Mapping[DeliveryState, int]) -> str:
     """Handed over by a process that is no more: they wait for nothing, and the next start will call them unknown."""
     number = counts.get(DeliveryState.HANDED, 0)
-    return f" ({number} of them in doubt)" if number and not work.senders else ""
+    return f" ({number} of them in doubt)" if number else ""
 
 
-def _campaign_json(campaign: Campaign, counts: Mapping[DeliveryState, int], work: Work) -> dict[str, Any]:
-    return {
-        "issue": campaign.issue,
-        "list": campaign.list,
-        "period": campaign.period,
-        "kind": campaign.kind,
-        "attempt": campaign.attempt,
-        "state": campaign.state,
-        "reason": campaign.reason,
-        "transport": campaign.transport,
-        "digest": campaign.digest,
-        **times(campaign, "created_at", "started_at", "finished_at"),
-        "deliveries": {state.value: counts.get(state, 0) for state in DeliveryState},
-        "senders": [
-            {"name": one.name, "way": one.way, **times(one, "started_at", "seen_at", "settled_at")}
-            for one in work.senders
-        ],
-        "stalled_since": work.stalled_since.isoformat() if work.stalled_since else None,
-    }
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A campaign, as ``status`` shows it."""
+
+    campaign: Campaign
+    counts: Mapping[DeliveryState, int]
+    work: Work
+    rate: float | None  # copies per second, while it is being sent
+    seen_at: datetime
+
+    @property
+    def left(self) -> int:
+        """Rows that are not at their end."""
+        return sum(self.counts.get(state, 0) for state in OPEN_STATES)
+
+    @property
+    def estimate(self) -> datetime | None:
+        """When it would be done at this speed."""
+        return self.seen_at + timedelta(seconds=self.left / self.rate) if self.rate else None
+
+    def as_cells(self) -> tuple[str, ...]:
+        """For the table."""
+        campaign, doubt = self.campaign, "" if self.work.senders else left_behind(self.counts)
+        started = f"{campaign.started_at.astimezone():%Y-%m-%d %H:%M}" if campaign.started_at else ""
+        return campaign.label, standing(campaign, self.work), summary(self.counts) + doubt, started
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        campaign, work = self.campaign, self.work
+        return {
+            "issue": campaign.issue,
+            "list": campaign.list,
+            "period": campaign.period,
+            "kind": campaign.kind,
+            "attempt": campaign.attempt,
+            "state": campaign.state,
+            "reason": campaign.reason,
+            "transport": campaign.transport,
+            "digest": campaign.digest,
+            **times(campaign, "created_at", "started_at", "finished_at"),
+            "deliveries": {state.value: self.counts.get(state, 0) for state in DeliveryState},
+            "left": self.left,
+            "rate": round(self.rate, 3) if self.rate else None,
+            **times(self, "estimate", "seen_at"),
+            "senders": [
+                {"name": one.name, "way": one.way, **times(one, "started_at", "seen_at", "settled_at")}
+                for one in work.senders
+            ],
+            "stalled_since": work.stalled_since.isoformat() if work.stalled_since else None,
+        }
 
 
 def times(holder: object, *names: str) -> dict[str, str | None]:
@@ -338,7 +397,7 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
             f"End {campaign.label} for good ({summary(tally(project.store, campaign))})? Its period stays used."
         )
     if campaign.state is CampaignState.PREPARING:
-        if _at_work(project) or not freezing.remove(project.store, campaign):
+        if at_work(project) or not freezing.remove(project.store, campaign):
             raise Refused(
                 f"{campaign.label} is being frozen by a living process.", hint="Stop that one first."
             )

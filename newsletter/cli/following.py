@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from newsletter.cli import output
-from newsletter.cli.campaigns import summary, tally
+from newsletter.cli import output, progress
+from newsletter.cli.campaigns import rate_of, tally
 from newsletter.errors import Occupied, Unfinished
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from newsletter.model import Campaign
 
 LOOK_SECONDS = 0.5
-TELL_SECONDS = 5.0
+COUNT_SELDOM, COUNT_TIMES = 10.0, 50
+"""Counting takes a fiftieth of the time: a million rows take 0.1 to 0.3 s, and the sender would feel it."""
 
 
 def until_it_ends(
@@ -35,13 +38,17 @@ def until_it_ends(
     output.say(
         f"{str(busy)[0].upper()}{str(busy)[1:]} This one follows; Ctrl-C stops following, not sending."
     )
-    told, said = 0.0, ""
-    while lock.is_held(lock_path):
-        campaign = read(engine, find)
-        _check_same(campaign, [other.campaign_id for other in at_work(engine, lock_path)], busy)
-        if campaign is not None and time.monotonic() - told >= TELL_SECONDS:
-            told, said = time.monotonic(), _tell(engine, campaign, said)
-        time.sleep(LOOK_SECONDS)
+    shown, next_look = progress.display(first_after=0), 0.0
+    try:
+        while lock.is_held(lock_path):
+            campaign = read(engine, find)
+            _check_same(campaign, [other.campaign_id for other in at_work(engine, lock_path)], busy)
+            if campaign is not None and time.monotonic() >= next_look:
+                next_look = _show(engine, campaign, shown)
+            time.sleep(LOOK_SECONDS)
+    finally:
+        with suppress(OSError):
+            shown.close()
     ended = read(engine, find)
     if ended is None:
         raise Unfinished("the other process ended and had sent nothing.", hint="Run the same command again.")
@@ -54,8 +61,10 @@ def _check_same(campaign: Campaign | None, theirs: list[int | None], busy: Occup
         raise busy
 
 
-def _tell(engine: Engine, campaign: Campaign, before: str) -> str:
-    said = f"{campaign.label}: {summary(tally(engine, campaign))}."
-    if said != before:
-        output.say(said)
-    return said
+def _show(engine: Engine, campaign: Campaign, shown: progress.Display) -> float:
+    """Returns when to count again."""
+    began = time.monotonic()
+    standing = progress.Standing.of(tally(engine, campaign))
+    shown.show(campaign.label, standing, rate_of(engine, campaign, datetime.now(UTC)), time.monotonic())
+    now = time.monotonic()
+    return now + progress.rest(now - began, least=LOOK_SECONDS, most=COUNT_SELDOM, times=COUNT_TIMES)

@@ -71,6 +71,7 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "drill": Entry(
             "drill", "Kill a throw-away sender again and again, and see whether the ledger is true."
         ),
+        "dkim": Entry("dkim", "Make the keys that sign your mail, and print their DNS records."),
         "db": Entry("project", "Create, upgrade or check the database."),
     },
 }
@@ -200,8 +201,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return USAGE
-    except (KeyboardInterrupt, EOFError, click.Abort):
-        click.echo("\nInterrupted.", err=True)
+    except (KeyboardInterrupt, EOFError, click.Abort) as stopped:
+        how_it_stands = f" {output.safe(str(stopped))}" if isinstance(stopped, KeyboardInterrupt) else ""
+        click.echo(f"\nInterrupted.{how_it_stands.rstrip()}", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         return _after_broken_pipe()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import output
+from newsletter.cli import forecast, output
 from newsletter.errors import ChecksFailed, Refused, UsageError
 from newsletter.model import Kind
 
@@ -53,28 +53,37 @@ def plan(order: Order) -> tuple[Plan, Email]:
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
     planned = freezing.plan(order.engine, target, only=wiring.only(order.settings))
-    _print_plan(order.settings, planned, email)
+    _print_plan(order, planned, email)
     return planned, email
 
 
-def _print_plan(settings: Settings, planned: Plan, email: Email) -> None:
+def _print_plan(order: Order, planned: Plan, email: Email) -> None:
     from newsletter import merge
 
-    target = planned.target
+    settings, target = order.settings, planned.target
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(planned.left_out.items()))
     now = datetime.now(UTC)
     rows = [
         ("issue", f"{target.issue}, attempt {target.attempt}" if target.attempt > 1 else target.issue),
         ("subject", merge.fill(merge.split(email.subject), {})),
         ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
-        ("through", way_out(settings, target.issue)),
+        ("through", way_out(settings, target.issue) + _connections(settings)),
         ("kind", DESCRIBED[target.kind]),
         ("to", f"list {target.list}: {output.plural(planned.recipients, 'recipient')}"),
         ("left out", left_out or "nobody"),
         ("now", f"{now.astimezone():%A %d %B %Y %H:%M %Z}  ({now:%Y-%m-%d %H:%M} UTC)"),
+        ("takes", forecast.of_plan(order, planned, now)),
     ]
     for label, value in rows:
-        output.say(f"{label:>10}  {value}")
+        if value:
+            output.say(f"{label:>10}  {value}")
+
+
+def _connections(settings: Settings) -> str:
+    """A folder has one lane, whatever is configured."""
+    if settings.sending.transport == "folder":
+        return ""
+    return f", {output.plural(settings.sending.connections, 'connection')}"
 
 
 DESCRIBED = {

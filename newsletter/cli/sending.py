@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import output, planning
-from newsletter.cli.campaigns import list_option, summary, tally
-from newsletter.errors import Occupied, Refused, Unfinished, UnknownDeliveries
-from newsletter.model import Campaign, CampaignState, DeliveryState, Kind
+from newsletter.cli import forecast, output, planning, progress
+from newsletter.cli.campaigns import left_behind, list_option, summary, tally
+from newsletter.errors import DatabaseError, Occupied, Refused, Unfinished, UnknownDeliveries
+from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import Engine
 
@@ -119,8 +119,20 @@ def _begin_or_go_on(order: Order, ready: Ready | None, mine: str) -> Campaign:
             recovery.recover(order.engine, mine, utc_now())
     if campaign.state is not CampaignState.FINISHED:
         _check_going_on(order, campaign)
-        output.say(f"Going on with {campaign.label}: {summary(tally(order.engine, campaign))}.")
+        _tell_going_on(order, campaign)
     return campaign
+
+
+def _tell_going_on(order: Order, campaign: Campaign) -> None:
+    counts = tally(order.engine, campaign)
+    output.say(f"Going on with {campaign.label}: {summary(counts)}.")
+    _tell_rest(order, campaign, counts)
+
+
+def _tell_rest(order: Order, campaign: Campaign, counts: Mapping[DeliveryState, int]) -> None:
+    waiting = sum(counts.get(state, 0) for state in OPEN_STATES)
+    if takes := forecast.of_rest(order, campaign, waiting, utc_now()):
+        output.say(f"The rest takes {takes}.")
 
 
 def _follow(order: Order, busy: Occupied) -> None:
@@ -149,7 +161,9 @@ def _dry_run(order: Order) -> None:
     elif campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
     else:
-        output.say(f"{campaign.label} has begun: {summary(tally(order.engine, campaign))}.")
+        counts = tally(order.engine, campaign)
+        output.say(f"{campaign.label} has begun: {summary(counts)}.")
+        _tell_rest(order, campaign, counts)
         output.next_steps(campaign.send)
 
 
@@ -200,41 +214,60 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter.desk import SystemClock
     from newsletter.message import MessageSettings, Wire
     from newsletter.store import campaigns
-    from newsletter.store.engine import read
+    from newsletter.store.engine import many_senders, read
 
     settings = order.settings
     email, message = read(order.engine, lambda conn: campaigns.load_email(conn, campaign.id))
     wire = Wire(email, MessageSettings.from_dict(message))
     clock = SystemClock()
+    shown = progress.Shown(
+        campaign.label, partial(tally, order.engine, campaign), shared=many_senders(order.engine)
+    )
     conduct = sending.Conduct(
         sign=wiring.signer(settings),
         retry=settings.sending.retry,
         owner=mine,
         only=wiring.only(settings),
+        limits=wiring.limits(settings),
+        stop_refused=settings.sending.stop_refused,
         clock=clock,
-        notice=output.say,
+        notice=shown.notice,
+        told=shown.told,
     )
-    with _stop_gracefully(conduct):
-        ended = sending.run(order.engine, campaign, wiring.transport(settings, campaign.issue), wire, conduct)
+    transport = wiring.transport(settings, campaign.issue)
+    try:
+        with shown, _stop_gracefully(conduct, shown.say):
+            ended = sending.run(order.engine, campaign, transport, wire, conduct)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_cut_off(order.engine, campaign)) from None
     _report(order, ended, stopped=conduct.stopping.is_set())
+
+
+def _cut_off(engine: Engine, campaign: Campaign) -> str:
+    """How it stands after a second Ctrl-C: what was on its way is unknown at the next start, and not before."""
+    hint = f"\n→ `{campaign.send}` goes on with those who have no copy yet."
+    try:
+        counts = tally(engine, campaign)
+    except DatabaseError:
+        return hint
+    return f"{campaign.label}: {summary(counts)}{left_behind(counts)}.{hint}"
 
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextmanager
-def _stop_gracefully(conduct: Conduct) -> Iterator[None]:
+def _stop_gracefully(conduct: Conduct, say: Callable[[str], None]) -> Iterator[None]:
     """The first Ctrl-C (SIGTERM, or the end of the terminal) lets copies in flight be settled; the next ends at once.
 
     Under `nohup` the end of the terminal stays ignored. A second one says nothing more: shell and kernel send one each.
+    ``say`` must not raise: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
     """
 
     def stop(number: int, _frame: object) -> None:
         if not conduct.stopping.is_set():
             conduct.stopping.set()
-            # Speaking may fail: in `send | tee log` the same Ctrl-C has ended tee, or a line is half out.
-            with suppress(OSError, RuntimeError):
-                output.say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
+            say("\nStopping: copies in flight are being settled. Ctrl-C again ends at once.")
         elif number != getattr(signal, "SIGHUP", None):
             restore()
             signal.raise_signal(number)

@@ -29,13 +29,14 @@ def print_json_array(items: Iterable[Mapping[str, Any]]) -> None:
     click.echo("[", nl=False)
     comma = "\n"
     items = iter(items)
-    while some := [_json(item) for item in islice(items, AT_ONCE)]:
+    while some := [as_line(item) for item in islice(items, AT_ONCE)]:
         click.echo(comma + ",\n".join(some), nl=False)
         comma = ",\n"
     click.echo("\n]")
 
 
-def _json(item: Mapping[str, Any]) -> str:
+def as_line(item: Mapping[str, Any]) -> str:
+    """JSON without a line end in it, and without what could move a cursor."""
     text = json.dumps(
         item, ensure_ascii=False, default=str
     )  # without indent: that would cost four times as much

@@ -326,6 +326,6 @@ def test_a_campaign_of_several_pages_is_shown_whole_in_every_form(tmp_path: Path
     }
     assert shown["address"].split() == everyone
     assert re.findall(r"reader\d+@example\.org", shown["table"]) == everyone
-    assert shown["table"].startswith("2026-12 to readers: 1200 waiting\naddress ")
+    assert shown["table"].startswith("2026-12 to readers: 1,200 waiting\naddress ")
     none = made.newsletter("deliveries", "2026-12", "--state", "unknown", "--format", "json").stdout
     assert json.loads(none) == []
