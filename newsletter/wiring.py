@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from newsletter.config import Settings
+    from newsletter.limits import Limits
     from newsletter.model import Email, Finding, Issue
     from newsletter.render import Theme
     from newsletter.texts import Texts
     from newsletter.tokens import Keyring
     from newsletter.transports.base import Transport
+    from newsletter.transports.dkim import Signer
+    from newsletter.transports.dkim_keys import PrivateKey
 
 # --- content and email ---------------------------------------------------------------------------------------------
 
@@ -225,6 +228,13 @@ def only(settings: Settings) -> frozenset[bytes] | None:
     return frozenset(addresses.key(address, settings.address_key) for address in settings.sending.allowlist)
 
 
+def limits(settings: Settings) -> Limits:
+    """How fast copies may leave; a folder takes them as they come."""
+    from newsletter.limits import Limits
+
+    return Limits() if settings.sending.transport == "folder" else settings.sending.limits
+
+
 def transport(settings: Settings, slug: str) -> Transport:
     """The configured way out."""
     makers = {"folder": _folder, "smtp": _smtp, "sendgrid": _sendgrid}
@@ -259,8 +269,55 @@ def _smtp(settings: Settings, _slug: str) -> Transport:
             ca_file=known.ca_file,
             timeout=known.timeout.total_seconds(),
             lanes=settings.sending.connections,
-        )
+        ),
+        signer=dkim_signer(settings),
     )
+
+
+def dkim_signer(settings: Settings) -> Signer | None:
+    """Signs copies for SMTP; None without keys. SendGrid and most relays sign themselves."""
+    if not settings.dkim.keys:
+        return None
+    require_cryptography()
+    from newsletter.transports.dkim import Signer
+
+    return Signer(dkim_domain(settings), dkim_keys(settings))
+
+
+def dkim_domain(settings: Settings) -> str:
+    """For which signatures vouch."""
+    from newsletter.limits import domain_of
+
+    return settings.dkim.domain or domain_of(settings.newsletter.from_)
+
+
+def dkim_keys(settings: Settings) -> list[tuple[str, PrivateKey]]:
+    """The private keys by their selectors. Raises ConfigError with the selector, and nothing of what is in the file."""
+    require_cryptography()
+    from newsletter.transports import dkim_keys
+
+    found = []
+    for selector, file in settings.dkim.keys.items():
+        try:
+            found.append((selector, dkim_keys.read(Path(file))))
+        except (ValueError, OSError) as error:
+            why = f"can't be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise ConfigError(
+                f"newsletter.toml [dkim.keys] {selector}: {file} {why}.",
+                hint="Make a key with: newsletter dkim new SELECTOR",
+            ) from None
+    return found
+
+
+def require_cryptography() -> None:
+    """Raises ConfigError if DKIM can't work here."""
+    try:
+        import cryptography  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "DKIM needs the package cryptography, which is not installed.",
+            hint="Run `pip install 'newsletter-press[dkim]'`.",
+        ) from None
 
 
 def _sendgrid(settings: Settings, _slug: str) -> Transport:

@@ -19,8 +19,9 @@ from newsletter import tokens
 from newsletter.config import Settings, add_keys, find_project, load
 from newsletter.config.problems import explain
 from newsletter.config.sections import Sections, paths
-from newsletter.config.values import LONGEST_BASE_URL, duration, duration_text
+from newsletter.config.values import LONGEST_BASE_URL, duration, duration_text, share, share_text
 from newsletter.errors import ConfigError
+from newsletter.limits import Limits, Rate
 
 NEWSLETTER = {
     "name": "Research Digest",
@@ -82,6 +83,7 @@ def test_what_is_left_out_has_the_documented_default(project: Path) -> None:
     assert found.newsletter.editors == ("editor@example.org",)
     assert (found.sending.mode, found.sending.transport, found.sending.connections) == ("off", "folder", 10)
     assert found.sending.retry[0] == timedelta(seconds=15)
+    assert (found.sending.limits, found.sending.stop_refused) == (Limits(), 0.05)
     assert (found.smtp.security, found.smtp.timeout) == ("starttls", timedelta(seconds=30))
     assert found.sendgrid.batch == 50
     assert found.database_url == f"sqlite:///{project}/.newsletter/newsletter.db"
@@ -102,6 +104,11 @@ def test_every_section_is_read(project: Path) -> None:
         mode = "allowlist"
         allowlist = ["me@example.org"]
         retry = ["1s", "3d"]
+        rate = "2000/h"
+        stop_refused = "off"
+        [sending.domains]
+        "Gmail.com" = "20/s"
+        "bücher.example" = "100/m"
         [smtp]
         port = 587
         username = "digest"
@@ -121,6 +128,9 @@ def test_every_section_is_read(project: Path) -> None:
     found = settings(project, text)
     assert found.sending.allowlist == ("me@example.org",)
     assert found.sending.retry == (timedelta(seconds=1), timedelta(days=3))
+    assert found.sending.stop_refused is None
+    domains = {"gmail.com": Rate(20, 1), "xn--bcher-kva.example": Rate(100, 60)}  # as addresses have them
+    assert found.sending.limits == Limits(Rate(2000, 3600), domains)
     assert (found.smtp.port, found.smtp.username) == (587, "digest")
     assert found.sendgrid.url == "http://127.0.0.1:8025"
     assert found.unsubscribe.mailto == "leave@example.org"
@@ -167,6 +177,22 @@ def test_the_project_is_the_nearest_folder_with_a_newsletter_toml(project: Path,
 def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
     span = timedelta(seconds=seconds)
     assert duration(duration_text(span)) == span
+
+
+@given(st.integers(1, 10_000))
+def test_a_share_is_written_as_it_is_read(hundredths: int) -> None:
+    found = share(f"{hundredths / 100:.2f}%")
+    assert found is not None
+    assert share(share_text(found)) == found
+
+
+def test_limits_are_shown_as_the_file_writes_them(project: Path) -> None:
+    shown = {each.key: each.value for each in settings(project).describe()}
+    assert (shown["sending.rate"], shown["sending.stop_refused"]) == ("unlimited", "5%")
+    text = toml('[sending]\nrate = "50/s"\nstop_refused = "off"\n[sending.domains]\n"gmail.com" = "20/m"')
+    shown = {each.key: each.value for each in settings(project, text).describe()}
+    assert (shown["sending.rate"], shown["sending.stop_refused"]) == ("50/s", "off")
+    assert shown["sending.domains"] == ["gmail.com = 20/m"]
 
 
 # What is refused
@@ -220,6 +246,20 @@ def test_a_duration_is_written_as_it_is_read(seconds: int) -> None:
         ("sending", 'retry = ["0s"]', "sending.retry (entry 1)", "duration"),
         ("sending", 'retry = ["31d"]', "sending.retry (entry 1)", "30 days"),
         ("sending", "retry = [15]", "sending.retry (entry 1)", "duration"),
+        ("sending", 'rate = "50"', "sending.rate", '"50/s"'),
+        ("sending", 'rate = "0/s"', "sending.rate", 'or "unlimited"'),
+        ("sending", "rate = 50", "sending.rate", "copies per second"),
+        ("sending", 'stop_refused = "5"', "sending.stop_refused", '"5%"'),
+        ("sending", 'stop_refused = "101%"', "sending.stop_refused", "share"),
+        ("sending", 'stop_refused = "0%"', "sending.stop_refused", '"off"'),
+        ("sending", "stop_refused = 5", "sending.stop_refused", "share"),
+        ("sending", 'domains = "gmail.com"', "sending.domains", "section of its own"),
+        ("sending.domains", '"gmail.com" = "20"', "sending.domains.gmail.com", '"50/s"'),
+        ("sending.domains", '"gmail.com" = "unlimited"', "sending.domains.gmail.com", "left out"),
+        ("dkim", 'domain = "example"', "dkim.domain", "must be a domain"),
+        ("dkim", 'keys = "key.pem"', "dkim.keys", "section of its own"),
+        ("dkim.keys", "a = 7", "dkim.keys.a", "text in quotes"),
+        ("dkim.keys", 'a = ""', "dkim.keys.a", "none that is there"),
         ("smtp", "port = 65536", "smtp.port", "65535 or less"),
         ("smtp", 'security = "ssl"', "smtp.security", "'none', 'starttls' or 'tls'"),
         ("smtp", 'security = "none"\nusername = "me"', "smtp.username", "login"),
@@ -256,11 +296,64 @@ def test_a_wrong_value_is_told_with_its_line_key_and_remedy(
         ("[sendin]", "newsletter.toml:8: sendin is not a setting. Did you mean sending?"),
         ("[images]\nzzz = 1", "newsletter.toml:9: images.zzz is not a setting. What can stand here: mode, url."),
         ("[theme.light]\nacent = 1", "newsletter.toml:9: theme.light.acent is not a setting. Did you mean theme"),
-        ("[dkim]", "newsletter.toml:8: dkim is not a setting."),
+        ("[approval]", "newsletter.toml:8: approval is not a setting."),
     ],
 )  # fmt: skip
 def test_an_unknown_key_suggests_the_near_one(project: Path, extra: str, message: str) -> None:
     assert told(project, toml(extra)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('gmail.com = "20/s"', "sending.domains.gmail must be a domain in quotes, because of its dots"),
+        ('"a b.org" = "20/s"', 'sending.domains names "a b.org", which is no domain of an address'),
+        ('"a.org" = "1/s"\n"A.org" = "2/s"', 'sending.domains names the domain "a.org" twice'),
+    ],
+)
+def test_a_wrong_domain_is_named(project: Path, lines: str, message: str) -> None:
+    assert told(project, toml(f"[sending.domains]\n{lines}")).startswith(f"newsletter.toml:8: {message}")
+
+
+@pytest.mark.parametrize("domain", ["other.org", "news.example.org", "ple.org"])
+def test_only_the_senders_domain_or_one_above_it_can_sign(project: Path, domain: str) -> None:
+    message = told(project, toml(f'[dkim]\ndomain = "{domain}"'))
+    assert message.startswith(f"newsletter.toml:8: dkim can't sign with domain {domain}: it must be that of")
+    sender = "digest@mail.news.example.org"
+    assert settings(project, toml('[dkim]\ndomain = "news.Example.org"', **{"from": sender}))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('News = "key.pem"', 'dkim.keys has the selector "News", which must be made of small letters'),
+        ('a.b = "key.pem"', "dkim.keys.a must be a selector in quotes, because of its dots"),
+    ],
+)
+def test_a_wrong_selector_is_named(project: Path, line: str, message: str) -> None:
+    (project / "key.pem").touch(0o600)
+    assert told(project, toml(f"[dkim.keys]\n{line}")).startswith(f"newsletter.toml:8: {message}")
+
+
+@pytest.mark.parametrize(
+    "pasted", ['"MC4CAQAwBQYDK2VwBCIEIJ1h"', '"""-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1h\n"""']
+)
+def test_a_key_that_was_pasted_where_its_file_belongs_is_never_shown(project: Path, pasted: str) -> None:
+    message = told(project, toml(f"[dkim.keys]\na = {pasted}"))
+    assert message.startswith("newsletter.toml:9: dkim.keys.a must be")
+    assert "MC4C" not in message
+
+
+def test_keys_are_found_wherever_the_program_is_started(project: Path) -> None:
+    (project / "key.pem").touch(0o600)
+    found = settings(project, toml('[dkim.keys]\n"a.2027" = "key.pem"'))
+    assert found.dkim.keys == {"a.2027": str(project / "key.pem")}
+    assert {each.key: each.value for each in found.describe()}["dkim.keys"] == [
+        f"a.2027 = {project / 'key.pem'}"
+    ]
+    assert found.warnings == ()
+    (project / "key.pem").chmod(0o644)
+    assert "chmod 600" in load(project, {}).warnings[0]
 
 
 @pytest.mark.parametrize("key", NEWSLETTER)
@@ -278,7 +371,7 @@ def test_without_the_section_it_says_which_one_to_add(project: Path) -> None:
 
 def test_all_problems_of_all_files_come_at_once(project: Path) -> None:
     dotenv(project, "what is this\nNEWSLETTER_ADDRESS_KEY=short\n")
-    text = toml('[sending]\nmode = "on"\nconnections = 0\nrate = "1/s"\n[smtp]\npassword = "pw"', name=None)
+    text = toml('[sending]\nmode = "on"\nconnections = 0\nrat = "1/s"\n[smtp]\npassword = "pw"', name=None)
     lines = told(project, text, NEWSLETTER_SECRET_KEYS="nonsense").splitlines()
     assert lines[0] == "The configuration has 8 problems:"
     places = [line.split()[0] for line in lines[1:9]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -24,7 +25,6 @@ from newsletter.toml_lines import find, key_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["Setting", "Settings", "add_keys", "find_project", "load"]
 
@@ -53,7 +53,7 @@ def load(project: Path, environ: Mapping[str, str]) -> Settings:
     parsed = {name.lower(): parse_secret(name, secret, problems) for name, secret in secrets.items()}
     if problems or sections is None:
         raise ConfigError(report(problems))
-    warning = readable_by_others(project / ENV_FILE)
+    private = [project / ENV_FILE, *map(Path, sections.dkim.keys.values())]
     known: dict[str, Any] = {
         **dict(sections),
         "images": _with_url(sections),
@@ -62,7 +62,7 @@ def load(project: Path, environ: Mapping[str, str]) -> Settings:
         **parsed,
         "origins": {path: FILE if holds(data, path) else "default" for path in paths()}
         | {name: secrets[name].origin if name in secrets else "default" for name in SECRETS},
-        "warnings": (warning,) if warning else (),
+        "warnings": tuple(filter(None, map(readable_by_others, private))),
     }
     return Settings.model_validate(known)
 

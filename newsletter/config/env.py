@@ -110,7 +110,7 @@ SECRETS: Mapping[str, Callable[[str], object]] = {
 
 
 def readable_by_others(file: Path) -> str:
-    """A warning if another user of this machine may read the secrets, else an empty text."""
+    """A warning if another user of this machine may read the secrets in it, else an empty text."""
     if os.name == "posix" and file.exists() and file.stat().st_mode & 0o077:
         return f"{file} can be read by other users of this machine. Mend it with: chmod 600 {file}"
     return ""

@@ -59,6 +59,7 @@ SENTENCES = {
     "literal_error": "must be {expected}",
     "tuple_type": 'must be a list, such as ["one", "two"]',
     "model_type": "must be a section of its own: a line [{key}] and its settings below it",
+    "dict_type": "must be a section of its own: a line [{key}] and its settings below it",
 }
 
 

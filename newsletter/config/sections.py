@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping  # noqa: TC003  pydantic reads the annotations
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path  # noqa: TC003  pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo
 
+from newsletter import limits
 from newsletter.config import values
 from newsletter.config.env import ADDRESS_KEY, ENV_FILE, SECRETS, SIGNING_KEYS
 from newsletter.config.problems import fields_of, is_section
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".newsletter"
 BUILT_IN = "built in"
+WITHOUT = {"sending.rate": limits.UNLIMITED, "sending.stop_refused": values.OFF}
+"""What the file says for no limit; other settings without a value have one that is built in."""
 
 
 class Section(BaseModel):
@@ -52,7 +55,15 @@ class Sending(Section):
     allowlist: values.Addresses = ()
     transport: Literal["folder", "smtp", "sendgrid"] = "folder"
     connections: Annotated[int, Field(ge=1, le=100)] = 10
+    rate: values.Rate = None  # copies, from all processes together
     retry: values.Durations = tuple(values.duration(each) for each in ("15s", "2m", "10m", "1h", "4h"))
+    stop_refused: values.Share = 0.05
+    domains: values.DomainRates = Field(default_factory=dict)
+
+    @property
+    def limits(self) -> limits.Limits:
+        """How fast copies may leave."""
+        return limits.Limits(self.rate, self.domains)
 
 
 class Smtp(Section):
@@ -65,6 +76,13 @@ class Smtp(Section):
     envelope_from: values.OptionalAddress = ""
     ca_file: values.FullPath = ""
     timeout: values.Duration = timedelta(seconds=30)
+
+
+class Dkim(Section):
+    """Signatures of copies that leave through ``smtp``. The private keys are in files of their own."""
+
+    domain: values.OptionalDomain = ""  # left out: that of newsletter.from
+    keys: values.KeyFiles = Field(default_factory=dict)
 
 
 class SendGrid(Section):
@@ -109,12 +127,20 @@ class Theme(Section):
     logo_alt: values.Text = ""
 
 
+def _signs_for_sender(dkim: Dkim, info: ValidationInfo) -> Dkim:
+    """DMARC counts a signature only of the domain that readers see, or of one above it (RFC 7489, section 3.1.1)."""
+    if dkim.domain and "newsletter" in info.data:
+        values.holds_sender(dkim.domain, info.data["newsletter"].from_)
+    return dkim
+
+
 class Sections(Section):
     """All of newsletter.toml."""
 
     newsletter: Newsletter
     sending: Sending = Sending()
     smtp: Smtp = Smtp()
+    dkim: Annotated[Dkim, AfterValidator(_signs_for_sender)] = Dkim()
     sendgrid: SendGrid = SendGrid()
     images: Images = Images()
     unsubscribe: Unsubscribe = Unsubscribe()
@@ -182,7 +208,7 @@ class Settings(Sections):
             value: Any = self
             for name in path.split("."):
                 value = getattr(value, "from_" if name == "from" else name)
-            shown = BUILT_IN if value is None else _shown(value)
+            shown = WITHOUT.get(path, BUILT_IN) if value is None else _shown(value)
             yield Setting(path, shown, self.origins[path])
         for variable in SECRETS:
             yield Setting(variable, self._masked(variable), self.origins[variable])
@@ -202,6 +228,12 @@ class Settings(Sections):
 def _shown(value: object) -> object:
     if isinstance(value, tuple):
         return [_shown(item) for item in value]
+    if isinstance(value, Mapping):
+        return [f"{name} = {limit}" for name, limit in value.items()]
+    if isinstance(value, limits.Rate):
+        return str(value)
+    if isinstance(value, float):
+        return values.share_text(value)
     return values.duration_text(value) if isinstance(value, timedelta) else value
 
 

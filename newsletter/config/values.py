@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from newsletter import addresses, merge, texts
+from newsletter import addresses, limits, merge, texts
 from newsletter.headers import clean
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = timedelta(days=30)
+OFF = "off"
+SELECTOR = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+LONGEST_SELECTOR = 100  # characters, so that the name of the DNS record has room for most domains
 
 # The `<https://…/u/` + a token of 35 characters + `>` of List-Unsubscribe has to fit into a line of 76:
 # Python folds a longer one into encoded words, which Gmail ignores.
@@ -64,6 +68,54 @@ def duration_text(span: timedelta) -> str:
     total = int(span.total_seconds())
     unit = next(unit for unit in "dhms" if total % SECONDS[unit] == 0)
     return f"{total // SECONDS[unit]}{unit}"
+
+
+def rate(text: object) -> limits.Rate | None:
+    """``"50/s"``, ``"2000/h"``; None for ``"unlimited"``."""
+    try:
+        return limits.Rate.parse(str(text))
+    except ValueError as error:
+        raise ValueError(f'{error}, or "{limits.UNLIMITED}"') from None
+
+
+def domain_rate(given: object) -> limits.Rate:
+    """The limit of one domain."""
+    without_quotes = isinstance(given, dict)  # gmail.com = "20/s" is a table `gmail` with a key `com`
+    if without_quotes:
+        raise ValueError('must be a domain in quotes, because of its dots, such as "gmail.com" = "20/s"')
+    found = limits.Rate.parse(str(given))
+    if found is None:
+        raise ValueError("must be a rate: a domain without one is left out")
+    return found
+
+
+def domain_rates(given: Mapping[str, limits.Rate]) -> Mapping[str, limits.Rate]:
+    """Domains as addresses have them: A-labels in small letters."""
+    found: dict[str, limits.Rate] = {}
+    for domain, limit in given.items():
+        try:
+            name = limits.domain_of(addresses.parse(f"a@{domain}"))
+        except ValueError:
+            raise ValueError(f'names "{domain}", which is no domain of an address') from None
+        if name in found:
+            raise ValueError(f'names the domain "{name}" twice')
+        found[name] = limit
+    return found
+
+
+def share(text: object) -> float | None:
+    """``"5%"`` as 0.05; None for ``"off"``."""
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%", text) if isinstance(text, str) else None
+    if text == OFF:
+        return None
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ValueError(f'must be a share in quotes, such as "5%" or "0.5%", or "{OFF}"')
+    return float(match[1]) / 100
+
+
+def share_text(found: float) -> str:
+    """The inverse of ``share``."""
+    return f"{found * 100:.4g}%"
 
 
 def own_address(text: str) -> str:
@@ -209,6 +261,59 @@ def in_full(text: str, info: ValidationInfo) -> str:
     return str((project / text).resolve()) if text else ""
 
 
+def domain(text: str) -> str:
+    """A domain that can stand behind an @, as A-labels in small letters."""
+    try:
+        return limits.domain_of(addresses.parse(f"a@{text}"))
+    except ValueError:
+        raise ValueError('must be a domain, such as "example.org"') from None
+
+
+def holds_sender(name: str, sender: str) -> None:
+    """Raises ``ValueError`` unless the address ``sender`` is in the domain ``name`` or below it."""
+    own = limits.domain_of(sender)
+    if not f".{own}".endswith(f".{name}"):
+        raise ValueError(
+            f"can't sign with domain {name}: it must be that of newsletter.from, {own}, or above it"
+        )
+
+
+def selector(text: str) -> str:
+    """A name in the DNS, below which a public key is looked up (RFC 6376, section 3.1)."""
+    if len(text) > LONGEST_SELECTOR or not SELECTOR.fullmatch(text):
+        raise ValueError("must be made of small letters, digits and -, such as news2027")
+    return text
+
+
+def key_file(name: object) -> object:
+    """Says nothing of what it was given: somebody may have put the key itself there."""
+    without_quotes = isinstance(name, dict)  # a.b = "…" is a table `a` with a key `b`
+    if without_quotes:
+        raise ValueError('must be a selector in quotes, because of its dots, such as "a.b" = "key.pem"')
+    return name
+
+
+def private_file(text: str, info: ValidationInfo) -> str:
+    """A file that is there, in full."""
+    try:
+        existing_file(text or "?", info)
+    except ValueError:
+        raise ValueError(
+            "must be the name of a file with a key in it, and names none that is there"
+        ) from None
+    return in_full(text, info)
+
+
+def key_files(given: Mapping[str, str]) -> Mapping[str, str]:
+    """By their selectors."""
+    for name in given:
+        try:
+            selector(name)
+        except ValueError as error:
+            raise ValueError(f'has the selector "{name}", which {error}') from None
+    return given
+
+
 def frozen(value: object) -> object:
     """TOML has lists, frozen settings have tuples."""
     return tuple(value) if isinstance(value, list) else value
@@ -230,7 +335,14 @@ Language = Annotated[str, AfterValidator(language)]
 FieldNames = Annotated[tuple[Annotated[str, AfterValidator(field_name)], ...], BeforeValidator(frozen)]
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(frozen)]
+Rate = Annotated[limits.Rate | None, BeforeValidator(rate)]
+DomainRate = Annotated[limits.Rate, BeforeValidator(domain_rate)]
+DomainRates = Annotated[Mapping[str, DomainRate], AfterValidator(domain_rates)]
+Share = Annotated[float | None, BeforeValidator(share)]
 Colour = Annotated[str, AfterValidator(colour)]
 Fonts = Annotated[str, AfterValidator(fonts)]
 FileName = Annotated[str, AfterValidator(one_line), AfterValidator(existing_file)]
 FullPath = Annotated[FileName, AfterValidator(in_full)]
+OptionalDomain = Annotated[str, AfterValidator(optional(domain))]
+KeyFile = Annotated[str, BeforeValidator(key_file), AfterValidator(one_line), AfterValidator(private_file)]
+KeyFiles = Annotated[Mapping[str, KeyFile], AfterValidator(key_files)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from newsletter.message import Wire
     from newsletter.model import Picture
 
-    Slot = tuple[str, str, Callable[[str], str]]  # the value's name, its fallback as JSON, how to escape
+    Own = tuple[str, Callable[[str], str]]  # a fallback as JSON, how to escape a value
     Spread = Callable[[list[str]], Iterable[str]]
 
 MOST_VALUES = 10_000  # bytes of substitutions and custom_args per person, as SendGrid documents
@@ -46,6 +46,8 @@ RESERVED = frozenset(
 PERSONAL = ("List-Unsubscribe", "List-Unsubscribe-Post", "Message-ID")
 # Addresses and links with which nothing can be wrong: see `Payload._headers`.
 ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+# What is the same as JSON but for its quotes, and escaped for HTML.
+PLAIN = re.compile(r"[ !#-%(-;=?-\[\]-~]+")
 LINK = re.compile(r"https://[A-Za-z0-9.:/_-]*[A-Za-z0-9_-]")
 # Whose headers show which shape all have. If one that is personal were ever taken for one of all, then it would tell
 # nobody's secrets.
@@ -83,12 +85,15 @@ class Part:
     escape: Callable[[str], str]
 
 
-def rename(text: str, prefix: str, escape: Callable[[str], str] = str) -> Part:
-    """Gives each different merge tag of a text a number of its own: ``@@h0123456789abcdef.0@@``."""
+def rename(text: str, prefix: str, shared: Mapping[str, str], escape: Callable[[str], str] = str) -> Part:
+    """Gives each different merge tag of a text a number of its own: ``@@h0123456789abcdef.0@@``.
+
+    What is ``shared`` by all copies stands in the text itself.
+    """
     tags: dict[merge.Slot, str] = {}
     pieces = [
         piece if isinstance(piece, str) else tags.setdefault(piece, f"@@{prefix}.{len(tags)}@@")
-        for piece in merge.split(text)
+        for piece in merge.bind(merge.split(text), shared, escape)
     ]
     return Part("".join(pieces), tags, escape)
 
@@ -98,15 +103,16 @@ class Payload:
 
     def __init__(self, wire: Wire) -> None:
         nonce = wire.email.digest[:16]
-        html_part = rename(wire.html(), f"h{nonce}", html.escape)
-        text_part = rename(wire.text(), f"t{nonce}")
-        subject = rename(wire.email.subject, f"s{nonce}")
+        shared = {name: value for name, value in wire.values(NOBODY).items() if name not in NOBODY.values}
+        html_part = rename(wire.html(), f"h{nonce}", shared, html.escape)
+        text_part = rename(wire.text(), f"t{nonce}", shared)
+        subject = rename(wire.email.subject, f"s{nonce}", shared)
         headers = _custom_headers(wire)
         self._wire = wire
         self._subject_names = [slot.name for slot in subject.tags]
         self._unsubscribe = _shape(headers["List-Unsubscribe"], NOBODYS_LINK, NOBODYS_TOKEN)
         self._message_id = _shape(headers["Message-ID"], NOBODY.id)
-        self._slots, self._spread, values = _fills(wire, (html_part, text_part, subject))
+        self._owns, self._spread, values = _fills((html_part, text_part, subject))
         # What all share, and between two of these each time what is a person's own.
         template = _template(headers["List-Unsubscribe-Post"], values).split(OWN)
         self._pieces = [*chain.from_iterable((piece, "") for piece in template)][:-1]
@@ -130,11 +136,9 @@ class Payload:
     def copy(self, recipient: Recipient) -> Copy:
         """One person's part. Raises ``ValueError`` if their values can't be sent."""
         address, unsubscribe, message_id = self._headers(recipient)
-        known = recipient.values
-        values = [
-            quoted(escape(value)) if (value := known.get(name)) else fallback
-            for name, fallback, escape in self._slots
-        ]
+        values: list[str] = []
+        for name, owns in self._owns.items():
+            values += _filled(recipient.values.get(name), owns)
         pieces = self._pieces.copy()
         pieces[1::2] = (
             quoted(address),
@@ -181,25 +185,28 @@ class Payload:
         return memoryview(b",".join(people))
 
 
-def _fills(wire: Wire, parts: Iterable[Part]) -> tuple[list[Slot], Spread, dict[str, str]]:
-    """What fills the tags of each copy: what is looked up, once each; how often each stands; what stands where.
+def _filled(value: str | None, owns: Sequence[Own]) -> list[str]:
+    """A person's value as JSON, for each way in which it is escaped."""
+    if value and PLAIN.fullmatch(value):
+        return [f'"{value}"'] * len(owns)
+    return [quoted(escape(value)) if value else fallback for fallback, escape in owns]
 
-    The last is tag → the JSON that all share, or ``OWN``.
-    """
-    shared = {name: value for name, value in wire.values(NOBODY).items() if name not in NOBODY.values}
-    slots: dict[Slot, int] = {}
-    order: list[int] = []
-    values: dict[str, str] = {}
+
+def _fills(parts: Iterable[Part]) -> tuple[dict[str, list[Own]], Spread, dict[str, str]]:
+    """What fills the tags of each copy: the names, and each in how many forms; what stands where; tag → ``OWN``."""
+    owns: dict[str, list[Own]] = {}
+    stands: list[tuple[str, Own]] = []
     for part in parts:
-        for slot, tag in part.tags.items():
-            if slot.name in shared:
-                values[tag] = quoted(merge.fill((slot,), shared, part.escape))
-            else:
-                values[tag] = OWN
-                own = (slot.name, quoted(slot.fallback or ""), part.escape)
-                order.append(slots.setdefault(own, len(slots)))
+        for slot in part.tags:
+            own = (quoted(slot.fallback or ""), part.escape)
+            forms = owns.setdefault(slot.name, [])
+            if own not in forms:
+                forms.append(own)
+            stands.append((slot.name, own))
+    flat = [(name, own) for name, forms in owns.items() for own in forms]
+    order = [flat.index(one) for one in stands]
     spread = itemgetter(*order) if len(order) > 1 else list
-    return list(slots), spread, values
+    return owns, spread, {tag: OWN for part in parts for tag in part.tags.values()}
 
 
 def _template(one_click: str, values: Mapping[str, str]) -> str:

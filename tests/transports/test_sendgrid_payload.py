@@ -30,10 +30,12 @@ def plain(message: Wire, copies: Sequence[Recipient]) -> dict[str, Any]:
     """The whole request as one value, nothing prepared: what the fast one is held against."""
     nonce = message.email.digest[:16]
     settings = message.settings
+    known = message.values(copies[0])
+    shared = {name: known[name] for name in ("issue_title", "view_url")}
     parts = [
-        rename(message.html(), f"h{nonce}", html.escape),
-        rename(message.text(), f"t{nonce}"),
-        rename(message.email.subject, f"s{nonce}"),
+        rename(message.html(), f"h{nonce}", shared, html.escape),
+        rename(message.text(), f"t{nonce}", shared),
+        rename(message.email.subject, f"s{nonce}", shared),
     ]
     shown = [one for one in message.email.pictures if f"cid:{message.content_id(one)}" in message.html()]
     own = {"List-Unsubscribe", "List-Unsubscribe-Post", "Message-ID"}
