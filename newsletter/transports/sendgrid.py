@@ -168,6 +168,8 @@ class _Lane:
 
     def compose(self, window: Sequence[Recipient]) -> tuple[list[Copy], list[Outcome]]:
         """What can be posted, and the outcome of what can't."""
+        if window and (whole := self._payload.window(window)) is not None:
+            return whole, []
         ready: list[Copy] = []
         refused: list[Outcome] = []
         for recipient in window:

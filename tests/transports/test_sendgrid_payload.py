@@ -141,6 +141,26 @@ def requests(draw: st.DrawFn) -> tuple[Wire, list[Recipient]]:
     ]
 
 
+@given(requests())
+def test_a_window_is_what_its_copies_are_one_by_one(case: tuple[Wire, list[Recipient]]) -> None:
+    message, copies = case
+    payload = Payload(message)
+    assert payload.window(copies) in (None, [payload.copy(one) for one in copies])
+
+
+def test_people_without_anything_unusual_go_the_quick_way() -> None:
+    payload = Payload(wire(subject="Iron for @@name|you@@", unsubscribe_mailto="leave@example.org"))
+    names = ["José Ñúñez", "O’Neill & Sons <x>", "", "李 雷"]
+    copies = [recipient(number, name=name) for number, name in enumerate(names, 1)]
+    assert payload.window(copies) == [payload.copy(one) for one in copies]
+
+
+@pytest.mark.parametrize("name", ["half \ud800", "a\0b", "x" * 10_000, "=?utf-8?q?a?="])
+def test_one_who_needs_care_sends_the_whole_window_the_careful_way(name: str) -> None:
+    payload = Payload(wire(subject="Iron for @@name|you@@"))
+    assert payload.window([recipient(1), recipient(2, name=name)]) is None
+
+
 @given(case=requests())
 def test_a_request_says_what_one_built_the_plain_way_says(case: tuple[Wire, list[Recipient]]) -> None:
     message, copies = case
