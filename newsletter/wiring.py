@@ -181,15 +181,16 @@ def keyring(settings: Settings) -> Keyring:
 
 def signer(settings: Settings) -> Callable[[int], Mapping[str, str]]:
     """Subscription id → the two personal links, as merge values."""
-    from newsletter.tokens import Purpose, make
+    from newsletter.tokens import Purpose, maker
 
     ring = keyring(settings)
     base = settings.newsletter.base_url
+    unsubscribe, preferences = maker(Purpose.UNSUBSCRIBE, ring), maker(Purpose.PREFERENCES, ring)
 
     def sign(subscription: int) -> Mapping[str, str]:
         return {
-            "unsubscribe_url": f"{base}/u/{make(Purpose.UNSUBSCRIBE, subscription, ring)}",
-            "preferences_url": f"{base}/p/{make(Purpose.PREFERENCES, subscription, ring)}",
+            "unsubscribe_url": f"{base}/u/{unsubscribe(subscription)}",
+            "preferences_url": f"{base}/p/{preferences(subscription)}",
         }
 
     return sign

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.tokens import BadToken, Keyring, Purpose, make, read
+from newsletter.tokens import BadToken, Keyring, Purpose, make, maker, read
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -181,3 +181,14 @@ def test_keys_may_be_padded_and_spaced():
 
 def test_a_keyring_that_is_printed_shows_no_key():
     assert "kkk" not in repr(RING)
+
+
+@given(IDS)
+def test_a_campaigns_tokens_are_those_that_are_made_one_by_one(subscription: int) -> None:
+    for purpose in LASTING:
+        assert maker(purpose, RING)(subscription) == make(purpose, subscription, RING)
+
+
+def test_a_token_that_expires_is_not_made_for_a_whole_campaign() -> None:
+    with pytest.raises(ValueError, match="needs expiry"):
+        maker(Purpose.CONFIRM, RING)

@@ -54,6 +54,7 @@ UNLIMITED = Limits()
 FIRST_UNKNOWN = "a first copy may have arrived"
 LOOK = 50
 """Rows that one commit looks at, if many may not leave: the lock is held no longer than 20 ms."""
+LONGEST_SEARCH = 0.5  # seconds for the first who may leave, while all others wait
 CLAIM = 500
 """Rows claimed at once: the claim costs one short transaction, and a dead owner's claims cost nothing."""
 
@@ -93,12 +94,16 @@ class Ledger:
     def step(self, settled: Sequence[Outcome], want: int, now: datetime) -> list[Claimed]:
         """Stores what was settled and marks up to ``want`` copies handed, in one commit.
 
-        What is returned may leave; fewer than ``want`` (or none) means that nothing else may, now. If it raises,
+        What is returned may leave; fewer than ``want`` (or none) means that nothing else may before ``opens_at``, or
+        nothing at all if that is None. If it raises,
         nothing of it is remembered here either: the same outcomes may be offered again.
         """
-        self.opens_at = None
         handed, more = self._write(settled, want, now)
+        until = time.monotonic() + LONGEST_SEARCH
         while more and len(handed) < want:  # many of them have gone: the next ones, in a commit of their own
+            if time.monotonic() >= until:
+                self.opens_at = now
+                break
             time.sleep(BREATH_SECONDS)
             try:
                 further, more = self._write((), want - len(handed), now)
@@ -118,14 +123,16 @@ class Ledger:
             self._settle(conn, settled, now)
             room = self._allowances.room(conn, now) if self._allowances and may else None
             handed, more = self._hand(conn, ahead, may, room, now)
-            return handed, more, self._spend(conn, ahead, handed, room, want)
+            opens_at = self._spend(conn, ahead, handed, room, want)
+            if len(handed) == may < want:
+                opens_at = max(self._pace.opens_at(now, want), opens_at or now)
+            # Who waits for a limit should hear of a pause before it opens.
+            rests = opens_at is not None and not handed and not self._may_work(conn)
+            return handed, more, None if rests else opens_at
 
-        handed, more, opens_at = write(self._engine, work, shared=True)
+        handed, more, self.opens_at = write(self._engine, work, shared=True)
         self._claimed = ahead
         self._keep(settled, handed, now)
-        if len(handed) == may < want:
-            opens_at = max(self._pace.opens_at(now, want), opens_at or now)
-        self.opens_at = opens_at
         return handed, more
 
     def _keep(self, settled: Sequence[Outcome], handed: Sequence[Claimed], now: datetime) -> None:

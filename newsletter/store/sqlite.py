@@ -71,7 +71,12 @@ def make(url: URL, *, create: bool) -> Engine:
         )
     if not url.query.get("uri"):  # file:…?uri=true says itself how it is opened
         _private(Path(name(url)), create=create)
-    engine = create_engine(url, connect_args={"timeout": 0}, hide_parameters=True)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": 0},
+        hide_parameters=True,
+        pool_reset_on_return=None,  # every transaction of ours is ended before its connection goes back
+    )
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from newsletter.model import NotTaken
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from newsletter.model import Outcome, Recipient
 
 MOST_WORDS = 300  # characters kept of what a server says: enough for any reply, too little to flood a ledger
+# What `words` would leave as it is.
+TAME = re.compile(r"(?=.{0,300}\Z)(?:[!-?A-~]+(?: [!-?A-~]+)*)?")
 
 
 def words(said: object) -> str:
@@ -25,6 +28,8 @@ def words(said: object) -> str:
     if isinstance(said, OSError):
         said = said.strerror or said  # without "[Errno 111]"
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    if TAME.fullmatch(text):
+        return text
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join("…" if "@" in word else word for word in printable.split())[:MOST_WORDS]
 

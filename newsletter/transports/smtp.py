@@ -294,7 +294,7 @@ class _Lane:
             answer = talk.end(self._ahead(talk, following), dot_timeout=self._dot_timeout)
         kept = talk.ready_for_next(answer)
         if kept and following is not None and following.written:
-            following.answer = talk.open(following.envelope(talk), written=True)
+            following.answer = talk.open(None)
             if talk.out_of_step:  # then nobody knows either whether the answer before was the dot's
                 answer, kept = Answer(Step.DOT, 0, "its answers are out of step"), False
         self._line.note(kept=kept)

@@ -172,20 +172,14 @@ class Conversation(smtplib.SMTP):
 
     @staticmethod
     def _read_reply(lines: io.BufferedReader) -> tuple[int, bytes]:
-        codes: set[bytes] = set()
-        said: list[bytes] = []
-        more = b"-"
+        code, more, text = _reply_line(lines)
+        said = [text]
         while more == b"-":
-            if not (line := lines.readline()):
-                raise ConnectionError("the connection ended")
-            if (found := REPLY_LINE.fullmatch(line)) is None:
-                raise ConnectionError(f"what came is no SMTP reply: {words(line)}")
-            code, more, text = found.groups(b"")
-            codes.add(code)
-            said.append(text.strip())
-        if len(codes) > 1:
-            raise ConnectionError("the lines of one reply have different codes")
-        return int(codes.pop()), b"\n".join(said)
+            next_code, more, text = _reply_line(lines)
+            if next_code != code:
+                raise ConnectionError("the lines of one reply have different codes")
+            said.append(text)
+        return int(code), b"\n".join(said)
 
     def send(self, s: bytes | str) -> None:  # type: ignore[override]  # as narrow as we use it
         if self.sock is not None:
@@ -225,16 +219,16 @@ class Conversation(smtplib.SMTP):
         rcpt = f"RCPT TO:<{address}>"
         return Envelope((f"{mail}\r\n".encode(), f"{rcpt}\r\n".encode(), b"DATA\r\n"))
 
-    def open(self, envelope: Envelope, *, written: bool = False) -> Answer | None:
+    def open(self, envelope: Envelope | None) -> Answer | None:
         """Gets the server to wait for the message; else returns the answer that ended the copy.
 
-        ``written`` says that the envelope has left already, behind the last copy's dot.
+        None is for an envelope that has left already, behind the last copy's dot.
         """
         self._step = Step.MAIL
         try:
-            if not written and not self.pipelines:
+            if envelope is not None and not self.pipelines:
                 return self._open_in_lockstep(envelope)
-            if not written:
+            if envelope is not None:
                 self._in_turn()
                 self._write([envelope.at_once])
         except (OSError, smtplib.SMTPException) as error:
@@ -371,6 +365,16 @@ class Conversation(smtplib.SMTP):
         with contextlib.suppress(OSError, smtplib.SMTPException):
             self.quit()
         self.close()
+
+
+def _reply_line(lines: io.BufferedReader) -> tuple[bytes, bytes, bytes]:
+    """Code, separator and text."""
+    if not (line := lines.readline()):
+        raise ConnectionError("the connection ended")
+    if (found := REPLY_LINE.fullmatch(line)) is None:
+        raise ConnectionError(f"what came is no SMTP reply: {words(line)}")
+    code, more, text = found.groups(b"")
+    return code, more, text.strip()
 
 
 class TlsConversation(Conversation, smtplib.SMTP_SSL):
