@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -54,11 +54,16 @@ def one_processor() -> Iterator[None]:
         return
     allowed = os.sched_getaffinity(0)
     # Several senders on one machine should not all choose the first.
-    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    _bind_to({sorted(allowed)[os.getpid() % len(allowed)]})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        _bind_to(allowed)
+
+
+def _bind_to(processors: set[int]) -> None:
+    with suppress(OSError):  # a sandbox may forbid it
+        os.sched_setaffinity(0, processors)
 
 
 class Clock(Protocol):
@@ -207,7 +212,12 @@ class Round:
         """Counts."""
         for outcome in settled:
             self.accepted += isinstance(outcome, Accepted)
-            self.doubt = self.doubt + 1 if isinstance(outcome, Unknown) else 0
+            if isinstance(outcome, Unknown):
+                self.doubt += 1
+            elif (
+                not isinstance(outcome, NotTaken) or outcome.charged
+            ):  # one given back says nothing of the provider
+                self.doubt = 0
             if isinstance(outcome, Refused):
                 self.refused, self.last_refusal = self.refused + 1, outcome.reason
             elif isinstance(outcome, Accepted):
@@ -295,9 +305,16 @@ class Desk:
         self._round.errors += errors
         self._round.closed |= any(isinstance(error, TransportRejected) for error in errors)
         # Without a time it is about connections: fewer of them, or none for a while (``sending``).
-        told = [error for error in errors if isinstance(error, TransportUnavailable) and error.until]
-        self._slow_down(sum(error.crowded for error in told))
+        down = [error for error in errors if isinstance(error, TransportUnavailable)]
+        self._slow_down(sum(error.crowded for error in down if error.until))
+        if any(not error.crowded for error in down):
+            self._unpark()  # they would only find out one by one, each when the limit opens for it
         return len(ended)
+
+    def _unpark(self) -> None:
+        for request in self._parked:
+            request.answer(None)
+        self._parked = []
 
     def _slow_down(self, signals: int) -> None:
         if signals and (change := self._book.crowded(self._now(), signals)):
