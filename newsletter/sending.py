@@ -28,7 +28,7 @@ from newsletter.errors import Refused, TransportError, TransportRejected, Transp
 from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
 from newsletter.store import campaigns, ledger, owners
-from newsletter.store.engine import in_chunks, many_senders, read, write
+from newsletter.store.engine import expect_small_commits, in_chunks, many_senders, read, write
 from newsletter.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class _Run:
         self._failures = 0  # rounds in a row that ended because the provider could not be reached
 
     def until_done(self) -> Campaign:
+        expect_small_commits(self._engine)
         try:
             while (again := self._round()) is not None and self._wait_until(again):
                 pass

@@ -44,5 +44,8 @@ class Database(Protocol):
     def explain(self, error: BaseException, *, connecting: bool) -> Problem | None:
         """What the driver's error means; None for what is the caller's business, or a bug."""
 
+    def expect_small_commits(self, conn: Connection) -> None:
+        """Thousands of them follow on this connection: sending begins."""
+
     def health(self, conn: Connection) -> Health:
         """Looks for damage; reads everything and changes nothing."""

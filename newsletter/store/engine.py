@@ -107,6 +107,11 @@ def many_senders(engine: Engine) -> bool:
     return engine.dialect.name == "postgresql"
 
 
+def expect_small_commits(engine: Engine) -> None:
+    """Says that sending begins, on the connection that it will use."""
+    read(engine, _kind(engine.url).expect_small_commits)
+
+
 def health(engine: Engine) -> Health:
     """Looks for damage in the whole database; changes nothing."""
     return read(engine, _kind(engine.url).health)

@@ -217,6 +217,10 @@ def _on_error(context: ExceptionContext) -> None:
 # Looking for damage
 
 
+def expect_small_commits(conn: Connection) -> None:
+    """The server keeps its log in files of one size."""
+
+
 def health(conn: Connection) -> Health:
     """Every row is read and every reference followed; what only the server's own tools see stays unseen."""
     damage = [line for table in metadata.sorted_tables for line in _damage(conn, table)]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from newsletter.errors import DatabaseError
-from newsletter.store.engine import open_engine, read, write
+from newsletter.store.engine import expect_small_commits, open_engine, read, write
 from newsletter.store.schema import meta
 from tests.support.databases import put, values
 
@@ -128,3 +128,11 @@ def test_a_folder_that_is_a_file_is_a_sentence(url: str, file: Path) -> None:
     file.parent.write_text("in the way")
     with pytest.raises(DatabaseError, match="can't be opened"):
         open_engine(url, create=True)
+
+
+def test_who_sends_keeps_the_log_short(tmp_path: Path) -> None:
+    """It is written over, which costs the disk less than growing it."""
+    engine = open_engine(f"sqlite:///{tmp_path}/newsletter.db", create=True)
+    expect_small_commits(engine)
+    assert read(engine, lambda conn: conn.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar()) == 2000
+    engine.dispose()
