@@ -6,6 +6,7 @@ are not in it. So whatever a transport holds may leave, and whatever it has not 
 
 The contract, which one suite (tests/transports/test_contract.py) checks on every transport:
 
+- An empty window says that nothing more may leave yet: finish what was begun, settle it, and pull again.
 - Each copy pulled is settled exactly once. One that was pulled but never reached the wire is ``NotTaken``.
 - What is unsettled when ``run`` returns or raises becomes ``Unknown``: the ledger assumes the worst.
 - ``TransportUnavailable`` means try later, ``TransportRejected`` pauses the campaign; both may be raised only
