@@ -117,6 +117,7 @@ class Progress:
 
 
 TELL_EVERY = timedelta(seconds=0.1)
+REPLACE_EVERY = timedelta(seconds=1)
 LINGER = 0.0002  # seconds that a commit waits for one lane more: a larger group costs each copy less
 LONGEST_WAIT = 1.0  # seconds between two looks at whether somebody has stopped or paused meanwhile
 
@@ -203,6 +204,12 @@ class Round:
         return self.refused >= most
 
     @property
+    def lost(self) -> TransportUnavailable | None:
+        """Why a lane has ended that could be replaced; not one of too many, and not before a time that was named."""
+        unavailable = (error for error in self.errors if isinstance(error, TransportUnavailable))
+        return next((error for error in unavailable if not error.crowded and error.until is None), None)
+
+    @property
     def turned_away(self) -> int:
         """Lanes that ended because there were too many of them; not where all were asked to come back later."""
         unavailable = (error for error in self.errors if isinstance(error, TransportUnavailable))
@@ -252,6 +259,7 @@ class Desk:
         self._unsaved: list[Outcome] = []  # answers that the database has not taken yet
         self._latest = clock.now()
         self._told_at = self._latest
+        self._replaced_at = self._latest - REPLACE_EVERY
         self._heard: Counter[type[Outcome]] = Counter()
         self._round = Round()
 
@@ -294,11 +302,26 @@ class Desk:
         for number in range(lanes):
             _Lane(self._requests, transport, wire, number).start()
         while lanes:
-            gathered = self._gather(lanes)
+            gathered, accepted = self._gather(lanes), self._round.accepted
             new = [one for one in gathered if isinstance(one, _Request)]
             self._hear(new, transport.window, probing=probing)
             self._answer(new)
             lanes -= self._bury([one for one in gathered if isinstance(one, _Lane)])
+            if lanes and self._round.accepted > accepted and self._may_replace():
+                _Lane(self._requests, transport, wire, lanes).start()
+                lanes += 1
+
+    def _may_replace(self) -> bool:
+        """A lane was lost, and the provider takes copies: it may try again, one of them each second.
+
+        Else one blip that all lanes but one have felt would leave the rest of the list to that one.
+        """
+        lost = self._round.lost
+        if lost is None or self._round.closed or self._latest < self._replaced_at + REPLACE_EVERY:
+            return False
+        self._round.errors.remove(lost)
+        self._replaced_at = self._latest
+        return True
 
     def _bury(self, ended: Sequence[_Lane]) -> int:
         errors = [lane.error for lane in ended if lane.error is not None]

@@ -93,8 +93,10 @@ class Answer:
 
     @property
     def crowded(self) -> bool:
-        """Whether the server asks to be left alone for a while. Not 4.7.1: greylisting is about one reader."""
-        return self.code == SERVICE_CLOSING or (self.kind == 4 and MUCH.search(self.said) is not None)
+        """Whether the server asks to be left alone for a while. Not 4.7.1 and 4.2: those are about one reader."""
+        if self.kind != 4 or self.said.startswith("4.2."):
+            return False
+        return self.code == SERVICE_CLOSING or MUCH.search(self.said) is not None
 
     def __str__(self) -> str:
         if self.kind in {2, 3, 4, 5}:
