@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from newsletter.limits import ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from newsletter.limits import Limits
     from newsletter.store.allowances import Room
@@ -54,6 +54,10 @@ class Ahead:
     def add(self, rows: Iterable[Claimed]) -> None:
         """Puts rows at the end."""
         self._next.extend(rows)
+
+    def put_back(self, rows: Sequence[Claimed]) -> None:
+        """Rows that were taken and did not leave are the next ones again."""
+        self._next.extendleft(reversed(rows))
 
     @property
     def wants_more(self) -> bool:

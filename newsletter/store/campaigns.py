@@ -17,6 +17,7 @@ from newsletter.model import (
     Picture,
     SubscriptionState,
 )
+from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
 from newsletter.store.schema import (
     campaign,
     delivery,
@@ -186,7 +187,9 @@ def sweep(conn: Connection, now: datetime, limit: int = CHUNK) -> bool:
     cancelled = select(campaign.c.id).where(campaign.c.state == CampaignState.CANCELLED)
     waiting = (delivery.c.campaign_id.in_(cancelled), delivery.c.state == DeliveryState.PENDING)
     some = select(delivery.c.seq).where(*waiting).limit(limit)
-    skipped = {"state": DeliveryState.SKIPPED, "reason": "cancelled", "settled_at": now, "not_before": None}
+    resent = delivery.c.reason.startswith(RESENT)
+    reason = case((resent, f"cancelled; {FIRST_UNKNOWN}"), else_="cancelled")
+    skipped = {"state": DeliveryState.SKIPPED, "reason": reason, "settled_at": now, "not_before": None}
     return conn.execute(update(delivery).where(delivery.c.seq.in_(some)).values(**skipped)).rowcount > 0
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PAGE = 500
 RESENT = "resent by a person's word"
+FIRST_UNKNOWN = "a first copy may have arrived"
+"""What the reason of a resent row keeps saying, wherever the second copy ends."""
 CLOSED = "assumed accepted by a person's word"
 
 

@@ -28,7 +28,7 @@ from newsletter.model import (
 from newsletter.store import marks
 from newsletter.store.ahead import Ahead, Claimed
 from newsletter.store.allowances import Allowances
-from newsletter.store.doubts import RESENT
+from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
 from newsletter.store.engine import BREATH_SECONDS, many_senders, write
 from newsletter.store.schema import (
     EPOCH,
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from newsletter.store.allowances import Room
 
 UNLIMITED = Limits()
-FIRST_UNKNOWN = "a first copy may have arrived"
 LOOK = 50
 """Rows that one commit looks at, if many may not leave: the lock is held no longer than 20 ms."""
 LONGEST_SEARCH = 0.5  # seconds for the first who may leave, while all others wait
@@ -178,6 +177,7 @@ class Ledger:
             handed += leaving
             spent.update(self._limits.scope_of(row.address) for row in leaving if room)
             if len(leaving) < len(window) and not self._skip_rest(conn, window, leaving, now):
+                ahead.put_back([row for row in window if row not in leaving])
                 break
         return handed, False
 
@@ -247,12 +247,23 @@ class Ledger:
 
     def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
         # One that is no longer held was stored by an earlier try of this step.
-        rows = [self._row_for(outcome, now) for outcome in outcomes if outcome.delivery in self._handed]
-        if not rows:
+        held = [
+            (outcome, self._handed[outcome.delivery])
+            for outcome in outcomes
+            if outcome.delivery in self._handed
+        ]
+        if not held:
             return
-        changed = marks.settle(conn, rows, owner=self._owner)
+        accepted = {
+            copy.seq: outcome.provider_id
+            for outcome, copy in held
+            if isinstance(outcome, Accepted) and not copy.resent
+        }
+        rows = [self._row_for(outcome, copy, now) for outcome, copy in held if copy.seq not in accepted]
+        changed = marks.accept(conn, accepted, owner=self._owner, now=now) if accepted else 0
+        changed += marks.settle(conn, rows, owner=self._owner) if rows else 0
         self._note_progress(conn, now)
-        if changed != len(rows):
+        if changed != len(held):
             self._late(conn, [outcome for outcome in outcomes if isinstance(outcome, Accepted)], now)
 
     def _note_progress(self, conn: Connection, now: datetime) -> None:
@@ -261,8 +272,7 @@ class Ledger:
             conn.execute(update(owner).where(owner.c.id == self._owner).values(settled_at=now))
             self._noted = now
 
-    def _row_for(self, outcome: Outcome, now: datetime) -> dict[str, Any]:
-        copy = self._handed[outcome.delivery]
+    def _row_for(self, outcome: Outcome, copy: Claimed, now: datetime) -> dict[str, Any]:
         tries = copy.tries
         row: dict[str, Any] = {
             "seq": copy.seq,

@@ -15,7 +15,7 @@ from newsletter.store.doubts import RESENT
 from newsletter.store.schema import to_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -45,17 +45,34 @@ FROM ROWS
 WHERE delivery.seq = said.seq AND delivery.state = 'handed' AND delivery.owner = :owner
 """
 
+# What nearly all of them are, with nothing to look up: row → the provider's id.
+_ACCEPT = """UPDATE delivery SET state = 'accepted', reason = '', provider_id = said.value,
+settled_at = :now, not_before = NULL, tries = tries + 1
+FROM PAIRS
+WHERE delivery.seq = CAST(said.key AS BIGINT) AND delivery.state = 'handed' AND delivery.owner = :owner
+"""
+_PAIRS = "json_each(:said) AS said"
+_PAIRS_POSTGRESQL = "jsonb_each_text(CAST(:said AS jsonb)) AS said"
+
 
 def _for_sqlite(sql: str) -> str:
-    return sql.replace("IN LISTED", "IN (SELECT value FROM json_each(:seqs))").replace("ROWS", _ROWS)
+    return (
+        sql.replace("IN LISTED", "IN (SELECT value FROM json_each(:seqs))")
+        .replace("ROWS", _ROWS)
+        .replace("PAIRS", _PAIRS)
+    )
 
 
 def _for_postgresql(sql: str) -> str:
-    text = sql.replace("IN LISTED", "= ANY(:seqs)").replace("ROWS", _ROWS_POSTGRESQL)
+    text = (
+        sql.replace("IN LISTED", "= ANY(:seqs)")
+        .replace("ROWS", _ROWS_POSTGRESQL)
+        .replace("PAIRS", _PAIRS_POSTGRESQL)
+    )
     return re.sub(r":(\w+)", r"%(\1)s", text)
 
 
-_STATEMENTS = (_MARK, _MARKED, _SETTLE, _LOAD)
+_STATEMENTS = (_MARK, _MARKED, _SETTLE, _LOAD, _ACCEPT)
 _TEXTS = {
     "sqlite": tuple(map(_for_sqlite, _STATEMENTS)),
     "postgresql": tuple(map(_for_postgresql, _STATEMENTS)),
@@ -101,6 +118,12 @@ def mark(conn: Connection, seqs: Sequence[int], *, campaign: int, owner: str, no
     done = conn.exec_driver_sql(sql, known | {"campaign": campaign, "now": to_micros(now)}).rowcount
     # They were claimed until now, so those that are handed are the changed ones.
     return set(seqs) if done == len(seqs) else set(conn.exec_driver_sql(marked, known).scalars())
+
+
+def accept(conn: Connection, said: Mapping[int, str], *, owner: str, now: datetime) -> int:
+    """Stores that handed rows were accepted (row → the provider's id); returns how many were handed, and theirs."""
+    told = {"said": json.dumps(said), "owner": owner, "now": to_micros(now)}
+    return conn.exec_driver_sql(_TEXTS[conn.dialect.name][4], told).rowcount
 
 
 def settle(conn: Connection, rows: Sequence[dict[str, Any]], *, owner: str) -> int:

@@ -128,6 +128,14 @@ def test_a_resent_copy_waits_again_under_the_same_delivery_id(engine, campaign):
     assert [row.tries for row in window] == [0, 0, 0]
 
 
+def test_a_resent_copy_that_is_cancelled_does_not_forget_the_first_one(engine, campaign):
+    resend(engine, campaign)
+    write(engine, lambda conn: campaigns.cancel(conn, campaign.id, LATER))
+    write(engine, lambda conn: campaigns.sweep(conn, LATER))
+    resent = f"cancelled; {doubts.FIRST_UNKNOWN}"
+    assert [row.reason for row in everything(engine)].count(resent) == 2
+
+
 def test_a_resent_copy_is_due_at_once_and_has_all_its_tries_before_it(engine, campaign):
     tired = update(delivery).values(not_before=NOW + timedelta(days=1), tries=6)
     write(engine, lambda conn: conn.execute(tired))

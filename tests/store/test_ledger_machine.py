@@ -63,8 +63,8 @@ from newsletter.model import (
 )
 from newsletter.store import campaigns, doubts, ledger
 from newsletter.store.campaigns import Target
+from newsletter.store.doubts import FIRST_UNKNOWN
 from newsletter.store.engine import in_chunks, open_engine, read, write
-from newsletter.store.ledger import FIRST_UNKNOWN
 from newsletter.store.schema import subscriber, subscription, suppression, to_micros
 from newsletter.transports.answers import words
 from tests.support.ledgers import EMAIL, NOW, key
