@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsletter import addresses, config, freezing, recovery, sending, subscriptions, wiring
+from newsletter.desk import one_processor
 from newsletter.message import MessageSettings, Wire
 from newsletter.model import CampaignState, DeliveryState, Kind, Recipient
 from newsletter.store import campaigns, owners
@@ -275,7 +276,7 @@ def _hand_over(engine: Engine, campaign: Campaign, way: Transport, readers: Iter
         way.run(wire, copies(), _forget)
 
     gc.freeze()  # a sender never holds its readers in a list: looking through it again and again is not its work
-    with measured():
+    with measured(), one_processor():
         wire = _wire(engine, campaign)
         threads = [threading.Thread(target=lane, args=[wire]) for _ in range(way.lanes)]
         for thread in threads:

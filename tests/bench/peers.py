@@ -54,11 +54,15 @@ def python() -> str:
     """The interpreter of the peers' environment; the sinks run on it as well."""
     venv = PLACE / "venv"
     interpreter = venv / "bin" / "python"
-    if not _is_done("venv", PYPI):
+    pins = (
+        *PYPI,
+        sys.version,
+    )  # all that is compared runs on one interpreter: builds differ by a tenth and more
+    if not _is_done("venv", pins):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
         pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check", "--quiet"]
         subprocess.run([*pip, "install", *PYPI], check=True)
-        _done("venv", PYPI)
+        _done("venv", pins)
     return str(interpreter)
 
 
