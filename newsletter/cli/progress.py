@@ -129,9 +129,13 @@ def rest(cost: float, *, least: float, most: float, times: int) -> float:
 
 # In words
 
+MOST_DAYS = 99
+
 
 def brief(seconds: float) -> str:
     """``15 s``, ``6 min``, ``2 h 10 min``, ``3 d``: rounded up, because being early is no disappointment."""
+    if seconds > MOST_DAYS * 86400:  # also inf, which is what a hopeless rate gives
+        return f"over {MOST_DAYS} d"
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = -int(-seconds // 60)

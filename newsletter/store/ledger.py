@@ -165,9 +165,8 @@ class Ledger:
                 return handed, True
             window = ahead.take(want - len(handed), room, spent)
             if not window:
-                if (
-                    claimed or not ahead.wants_more
-                ):  # all of these wait for their domain: others, in the next commit
+                # All of these wait for their domain: others may not, and are claimed in the next commit.
+                if claimed or not ahead.wants_more:
                     return handed, ahead.wants_more
                 if not (claimed := self._claim(conn, ahead, now)):
                     break
@@ -176,9 +175,12 @@ class Ledger:
             leaving = self._mark_handed(conn, window, now)
             handed += leaving
             spent.update(self._limits.scope_of(row.address) for row in leaving if room)
-            if len(leaving) < len(window) and not self._skip_rest(conn, window, leaving, now):
-                ahead.put_back([row for row in window if row not in leaving])
+            left = {row.seq for row in leaving}
+            staying = [row for row in window if row.seq not in left]
+            if staying and not self._may_work(conn):
+                ahead.put_back(staying)
                 break
+            self._skip(conn, [row.seq for row in staying], now)
         return handed, False
 
     def _claim(self, conn: Connection, ahead: Ahead, now: datetime) -> bool:
@@ -209,16 +211,6 @@ class Ledger:
         seqs = [row.seq for row in window if only is None or row.address_key in only]
         changed = marks.mark(conn, seqs, campaign=self._campaign, owner=self._owner, now=now)
         return [row for row in window if row.seq in changed]
-
-    def _skip_rest(
-        self, conn: Connection, window: list[Claimed], leaving: list[Claimed], now: datetime
-    ) -> bool:
-        """Settles those who have gone; False if nothing more may leave at all."""
-        if not self._may_work(conn):
-            return False
-        left = {row.seq for row in leaving}
-        self._skip(conn, [row.seq for row in window if row.seq not in left], now)
-        return True
 
     def _skip(self, conn: Connection, seqs: list[int], now: datetime) -> None:
         """Rows that may not leave though the campaign runs: their people have gone since the freeze."""

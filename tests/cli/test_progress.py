@@ -77,7 +77,15 @@ def test_nothing_is_said_of_what_there_is_none_of() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 s"), (59.4, "59 s"), (61, "2 min"), (3540, "59 min"), (7800, "2 h 10 min"), (200_000, "3 d")],
+    [
+        (0.2, "1 s"),
+        (59.4, "59 s"),
+        (61, "2 min"),
+        (3540, "59 min"),
+        (7800, "2 h 10 min"),
+        (200_000, "3 d"),
+        (float("inf"), "over 99 d"),
+    ],
 )
 def test_a_time_that_is_left_has_the_unit_that_fits(seconds: float, words: str) -> None:
     assert progress.brief(seconds) == words
