@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
 from newsletter.model import Accepted, DeliveryState, Unknown
-from newsletter.store import ledger
+from newsletter.store import ledger, marks
 from newsletter.store.engine import write
 from newsletter.store.ledger import Ledger
 from newsletter.store.schema import delivery
@@ -85,13 +86,10 @@ def give_up_on_everything_in_doubt() -> None:
 
 def not_listen_to_people_who_leave() -> None:
     """The list is what it was when the campaign was frozen."""
-    honest_conditions = Ledger._may_leave
-
-    def conditions(self: Any) -> Any:
-        asked = ("subscription", "suppression")
-        return [one for one in honest_conditions(self) if not any(word in str(one) for word in asked)]
-
-    Ledger._may_leave = conditions
+    for dialect, (mark, *others) in marks._TEXTS.items():
+        conditions = [line for line in mark.splitlines() if not re.search("subscription|suppression", line)]
+        assert len(conditions) == len(mark.splitlines()) - 2
+        marks._TEXTS[dialect] = ("\n".join(conditions), *others)
 
 
 LIES: dict[str, Callable[[], None]] = {

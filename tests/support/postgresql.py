@@ -204,7 +204,7 @@ def _ready(place: Path, port: int, process: subprocess.Popen[bytes]) -> Server:
     pid_file = place / "data" / "postmaster.pid"
     while time.monotonic() < deadline:
         with suppress(psycopg.OperationalError, OSError, ValueError):
-            pid = int(pid_file.read_text().split()[0])
+            pid = int(pid_file.read_text().partition("\n")[0])  # empty, before the server has written it
             found = Server(place, port, pid)
             found.sql(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
             return found
