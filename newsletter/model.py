@@ -205,6 +205,31 @@ class SubscriptionState(StrEnum):
     UNSUBSCRIBED = "unsubscribed"
 
 
+class Edition(StrEnum):
+    """The variants of an issue that a person can choose from; each is compiled once."""
+
+    STANDARD = "standard"
+    LARGE = "large"  # large print, one column
+    TEXT = "text"  # no html part at all
+
+
+class LetterPurpose(StrEnum):
+    """What somebody has asked for who then gets a letter: a mail to one person, outside all campaigns."""
+
+    SUBSCRIBE = "subscribe"  # the letter asks to confirm, or says that this address is on the list already
+    ACCESS = "access"  # a link to one's own data
+    CHANGE = "change"  # a link that confirms a new address
+
+
+class LetterState(StrEnum):
+    """Where a letter stands."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    GAVE_UP = "gave-up"
+    DROPPED = "dropped"  # nobody is to get it, for instance because the address is suppressed
+
+
 @dataclass(frozen=True, slots=True)
 class Subscriber:
     """A person and their standing with one list."""
@@ -218,6 +243,8 @@ class Subscriber:
     source: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
     suppressed: str = ""  # the reason, if the address is suppressed
+    edition: str = Edition.STANDARD
+    paused_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

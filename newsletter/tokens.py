@@ -5,7 +5,7 @@
     byte 0      purpose (low four bits) and version (high four bits)
     byte 1      id of the key that signed
     bytes 2-9   subscription id, big-endian
-    bytes 10-13 expiry in seconds since 1970, big-endian: CONFIRM and ACCESS only
+    bytes 10-13 expiry in seconds since 1970, big-endian: CONFIRM, ACCESS and CHANGE only
     last 16     HMAC-SHA256 over everything before, cut to 128 bits
 
 Written in base64url without padding: 35 characters, 40 with an expiry. Links in mails that have left can't be called
@@ -44,15 +44,20 @@ class Purpose(IntEnum):
     PREFERENCES = 2
     CONFIRM = 3
     ACCESS = 4
+    CHANGE = 5  # confirms a new address
 
     @property
     def expires(self) -> bool:
         """Whether its tokens end; those in newsletters never do."""
-        return self in {Purpose.CONFIRM, Purpose.ACCESS}
+        return self in {Purpose.CONFIRM, Purpose.ACCESS, Purpose.CHANGE}
 
 
 class BadToken(ValueError):
     """Nothing that we signed for this purpose, or no longer valid. The message tells a reader nothing more."""
+
+
+class Expired(BadToken):
+    """Ours, and too old."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +142,26 @@ def read(token: str, purpose: Purpose, ring: Keyring, *, now: datetime) -> int:
     """The subscription id in ``token``.
 
     Raises:
-        BadToken: if it is not ours, is for another purpose, its key is unknown, or it has expired.
+        BadToken: if it is not ours, is for another purpose, its key is unknown, or it has expired (``Expired``).
     """
+    return _opened(token, purpose, ring, now)[0]
+
+
+def read_dated(token: str, purpose: Purpose, ring: Keyring, *, now: datetime) -> tuple[int, datetime]:
+    """The subscription id, and when the token expires: for purposes that do. Raises as ``read`` does."""
+    subscription, signed = _opened(token, purpose, ring, now)
+    return subscription, datetime.fromtimestamp(EXPIRY.unpack_from(signed, HEAD.size)[0], UTC)
+
+
+def _opened(token: str, purpose: Purpose, ring: Keyring, now: datetime) -> tuple[int, bytes]:
     signed = _genuine(token, ring)
     head, _, subscription = HEAD.unpack_from(signed)
     if head != VERSION << 4 | purpose:
         raise BadToken("This link is not valid.")
     # Only after the signature: a guess must not learn more than that it was wrong.
     if purpose.expires and EXPIRY.unpack_from(signed, HEAD.size)[0] <= _seconds(now):
-        raise BadToken("This link has expired.")
-    return int(subscription)
+        raise Expired("This link has expired.")
+    return int(subscription), signed
 
 
 def _genuine(token: str, ring: Keyring) -> bytes:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from newsletter.model import CampaignState, DeliveryState, Kind, SubscriptionState
+from newsletter.model import CampaignState, DeliveryState, Kind, LetterPurpose, LetterState, SubscriptionState
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -132,7 +132,19 @@ consent = Table(  # append-only: what a person (or who acted for them) said, and
     Column("at", Instant, nullable=False),
     Column("act", Text, nullable=False),  # imported, added, unsubscribed …
     Column("source", Text, nullable=False, default=""),
-    Column("wording", Text, nullable=False, default=""),
+    Column("wording", Text, nullable=False, default=""),  # of the wording table
+    Column("form", Text, nullable=False, default="", server_default=""),  # which form, page or link was used
+)
+
+wording = (
+    Table(  # what people agreed to, word for word: a consent that can't be shown is none (GDPR, article 7)
+        "wording",
+        metadata,
+        Column("version", Text, primary_key=True),  # of its bytes: 12 hex digits
+        Column("text", Text, nullable=False),
+        Column("language", Text, nullable=False),
+        Column("first_at", Instant, nullable=False),
+    )
 )
 
 suppression = Table(
@@ -142,6 +154,48 @@ suppression = Table(
     Column("reason", Text, nullable=False),  # unsubscribed, bounced, complained, manual, erased
     Column("at", Instant, nullable=False),
     Column("source", Text, nullable=False, default=""),
+)
+
+letter = Table(  # a mail to one person that somebody has just asked for: sent at least once, never behind a campaign
+    "letter",
+    metadata,
+    Column("id", Number, primary_key=True),
+    Column("delivery", LargeBinary(16), nullable=False, unique=True),  # its Message-ID, the same on every try
+    Column("purpose", Text, nullable=False),
+    Column("list_id", ForeignKey("list.id"), nullable=False),
+    Column("subscription_id", ForeignKey("subscription.id")),  # NULL until a sign-up is looked at
+    Column("address", Text),  # NULL once it is not needed any more
+    Column("address_key", LargeBinary(16)),
+    Column("name", Text, nullable=False, default=""),  # a sign-up's: used only for people who are not known
+    Column("form", Text, nullable=False, default=""),
+    Column("source", Text, nullable=False, default=""),
+    Column("wording", Text, nullable=False, default=""),
+    Column("created_at", Instant, nullable=False),
+    Column(
+        "expires_at", Instant, nullable=False
+    ),  # whole seconds: with purpose and subscription it names the row
+    Column("state", Text, nullable=False),
+    Column("not_before", Instant),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("leased_until", Instant),  # some process is sending it
+    Column("settled_at", Instant),
+    Column("used_at", Instant),  # when its link did what it is for
+    Column("reason", Text, nullable=False, default=""),  # why it was dropped or given up; never an address
+    one_of("purpose", LetterPurpose),
+    one_of("state", LetterState),
+    Index("ix_letter_state_id", "state", "id"),
+    Index("ix_letter_subscription_id", "subscription_id"),
+    Index("ix_letter_address_key", "address_key"),
+    sqlite_autoincrement=True,
+)
+
+throttle = Table(  # how often strangers may ask for something; rows whose time has passed are taken away
+    "throttle",
+    metadata,
+    Column(
+        "scope", LargeBinary(16), primary_key=True
+    ),  # a keyed hash: whose address or network it is stays unknown
+    Column("free_at", Instant, nullable=False),
 )
 
 campaign = Table(

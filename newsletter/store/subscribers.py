@@ -225,6 +225,8 @@ def _people() -> Select[Any]:
         func.coalesce(subscriber.c.address, "").label("address"),
         subscriber.c.name,
         subscriber.c.fields,
+        subscriber.c.edition,
+        subscription.c.paused_until,
         list_.c.name.label("list"),
         func.coalesce(suppression.c.reason, "").label("suppressed"),
     )
@@ -247,6 +249,8 @@ def _person(row: Row[Any]) -> Subscriber:
         source=row.source,
         fields=row.fields,
         suppressed=row.suppressed,
+        edition=row.edition,
+        paused_until=row.paused_until,
     )
 
 
