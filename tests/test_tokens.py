@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.tokens import BadToken, Keyring, Purpose, make, maker, read
+from newsletter.tokens import BadToken, Expired, Keyring, Purpose, make, maker, read, read_dated
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 RING = Keyring({1: b"k" * 32, 2: b"q" * 32}, 1)
 LASTING = [Purpose.UNSUBSCRIBE, Purpose.PREFERENCES]
-ENDING = [Purpose.CONFIRM, Purpose.ACCESS]
+ENDING = [Purpose.CONFIRM, Purpose.ACCESS, Purpose.CHANGE]
 IDS = st.integers(min_value=0, max_value=2**64 - 1)
 LETTERS = string.ascii_letters + string.digits + "-_"
 
@@ -192,3 +192,19 @@ def test_a_campaigns_tokens_are_those_that_are_made_one_by_one(subscription: int
 def test_a_token_that_expires_is_not_made_for_a_whole_campaign() -> None:
     with pytest.raises(ValueError, match="needs expiry"):
         maker(Purpose.CONFIRM, RING)
+
+
+def test_a_token_says_when_it_expires() -> None:
+    for purpose in ENDING:
+        token = make(purpose, 7, RING, expires=NOW + HOUR)
+        assert read_dated(token, purpose, RING, now=NOW) == (7, NOW + HOUR)
+        with pytest.raises(Expired):
+            read_dated(token, purpose, RING, now=NOW + HOUR)
+
+
+def test_a_forged_token_is_never_called_expired() -> None:
+    token = make(Purpose.ACCESS, 7, RING, expires=NOW)
+    forged = ("B" if token[0] == "A" else "A") + token[1:]
+    with pytest.raises(BadToken) as error:
+        read(forged, Purpose.ACCESS, RING, now=NOW)
+    assert not isinstance(error.value, Expired)

@@ -110,6 +110,23 @@ def test_a_database_of_the_first_schema_is_upgraded_with_its_rows(
     engine.dispose()
 
 
+def test_two_databases_never_give_a_subscription_the_same_number(empty: tuple[str, str]) -> None:
+    """Else a link in a mail from a database that was lost would open another person's page in the next one."""
+    numbers = []
+    for url in empty:
+        create_or_upgrade(url)
+        with opened(url) as engine, engine.begin() as conn:
+            for statement in OLD_ROWS[:2]:
+                conn.execute(text(statement))
+            numbers.append(
+                conn.execute(
+                    text(OLD_ROWS[2].replace("(id, ", "(").replace("(1, 1,", "(1,") + " RETURNING id")
+                ).scalar_one()
+            )
+    assert all(2**40 < number <= 2**48 for number in numbers)
+    assert numbers[0] != numbers[1]
+
+
 def test_ids_that_are_used_up_quickly_have_eight_bytes(postgresql_url: str) -> None:
     with opened(postgresql_url) as engine:
         look = inspect(engine)
