@@ -33,7 +33,7 @@ from newsletter.transports.answers import words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome
     from newsletter.store.ahead import Claimed
     from newsletter.store.ledger import Ledger
@@ -149,7 +149,7 @@ class _Lane(threading.Thread):
     """One connection's thread: the iterator that the transport pulls from, and the book of what it holds."""
 
     def __init__(
-        self, desk: queue.SimpleQueue[_Request | _Lane], transport: Transport, wire: Wire, number: int
+        self, desk: queue.SimpleQueue[_Request | _Lane], transport: Transport, wire: Wire | Wires, number: int
     ) -> None:
         super().__init__(name=f"lane-{number}", daemon=True)
         self._desk = desk
@@ -285,7 +285,13 @@ class Desk:
         )
 
     def work(
-        self, transport: Transport, wire: Wire, lanes: int, *, probing: bool = False, trusted: bool = False
+        self,
+        transport: Transport,
+        wire: Wire | Wires,
+        lanes: int,
+        *,
+        probing: bool = False,
+        trusted: bool = False,
     ) -> Round:
         """Runs that many lanes, a thread each, until all have ended.
 
@@ -305,7 +311,7 @@ class Desk:
             raise self._broken
         return self._round
 
-    def _serve(self, transport: Transport, wire: Wire, lanes: int, *, probing: bool) -> None:
+    def _serve(self, transport: Transport, wire: Wire | Wires, lanes: int, *, probing: bool) -> None:
         for number in range(lanes):
             _Lane(self._requests, transport, wire, number).start()
         while lanes:

@@ -130,3 +130,13 @@ class TransportUnavailable(TransportError):
 
 class TransportRejected(TransportError):
     """The provider refuses us as a sender; trying again without a person would not help."""
+
+
+def where(error: BaseException) -> str:
+    """The kind of an error and the way to it, without what it says: that may hold an address. For logs."""
+    import traceback  # noqa: PLC0415 - only errors need it, and `--help` has none
+
+    frames = traceback.extract_tb(error.__traceback__)
+    way = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:])
+    cause = f", because of {type(error.__cause__).__name__}" if error.__cause__ else ""
+    return f"an error that is a bug of ours: {type(error).__name__}{cause} at {way}"

@@ -24,7 +24,7 @@ from newsletter.store.engine import BREATH_SECONDS, read, write
 from newsletter.store.preparing import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -49,6 +49,9 @@ class Plan:
     recipients: int
     left_out: Mapping[str, int]  # reason → people
     only: frozenset[bytes] | None = None  # allowlist mode: these address keys and nobody else
+    now: datetime | None = (
+        None  # whose pause was over by then is one of the recipients: wake them before the freeze
+    )
 
 
 class InPreparation(Occupied):
@@ -62,7 +65,9 @@ class InPreparation(Occupied):
         self.campaign = campaign
 
 
-def plan(engine: Engine, target: Target, *, only: frozenset[bytes] | None = None) -> Plan:
+def plan(
+    engine: Engine, target: Target, *, only: frozenset[bytes] | None = None, now: datetime | None = None
+) -> Plan:
     """Who would get the target now. Raises ``Refused`` when another issue has the period.
 
     A rehearsal takes the next number that is free, a live campaign has only one.
@@ -73,8 +78,8 @@ def plan(engine: Engine, target: Target, *, only: frozenset[bytes] | None = None
     taken = read(engine, lambda conn: campaigns.holder(conn, target))
     if taken is not None and taken.state is not CampaignState.PREPARING:
         raise _period_taken(taken)
-    people = read(engine, lambda conn: campaigns.audience(conn, target, only))
-    return Plan(target, people.pop("", 0), people, only)
+    people = read(engine, lambda conn: campaigns.audience(conn, target, only, now))
+    return Plan(target, people.pop("", 0), people, only, now)
 
 
 def _period_taken(taken: Campaign) -> Refused:
@@ -87,7 +92,7 @@ def _period_taken(taken: Campaign) -> Refused:
 def freeze(
     engine: Engine,
     planned: Plan,
-    email: Email,
+    editions: Sequence[Email],
     message: MessageSettings,
     *,
     transport: str,
@@ -96,11 +101,12 @@ def freeze(
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
-    ``owner`` is this process (``store.owners``); the dead have been buried. Raises ``InPreparation`` when a living one
+    The first of the ``editions`` is for everybody who has chosen none of the others. ``owner`` is this process
+    (``store.owners``); the dead have been buried. Raises ``InPreparation`` when a living one
     is at it, or has taken this one over. Raises ``Refused`` when more people came in than were planned (somebody said
     yes to a number), or when the period was used meanwhile.
     """
-    content = Content(email, message.to_dict(), transport)
+    content = Content(editions, message.to_dict(), transport)
     made = _begin(engine, planned.target, content, mine=owner, now=now)
     _fill(engine, made, planned, mine=owner)
     # Counted before the last transaction, because a million take 60 ms: the rows are this process's, nobody adds any.

@@ -14,6 +14,8 @@ from newsletter.errors import Refused
 from newsletter.message import picture_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from newsletter.message import MessageSettings
     from newsletter.model import Email
 
@@ -28,16 +30,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def verify(email: Email, message: MessageSettings) -> None:
+def verify(editions: Sequence[Email], message: MessageSettings) -> None:
     """Fetches each picture and compares its bytes; raises ``Refused`` naming all that are missing or different."""
     if not message.images_url:
         return
     # An empty ProxyHandler: a proxy's copy would say nothing about what readers get.
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     wrong = []
-    for picture in email.pictures:
-        url = picture_url(email, message, picture)
-        problem = _problem(opener, url, picture.sha256)
+    shown = {picture_url(email, message, one): one.sha256 for email in editions for one in email.pictures}
+    for url, sha256 in shown.items():
+        problem = _problem(opener, url, sha256)
         if problem:
             wrong.append(f"{url}: {problem}")
     if wrong:

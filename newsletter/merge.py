@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-RESERVED = frozenset({"name", "unsubscribe_url", "preferences_url", "view_url", "issue_title"})
+ISSUE_TAGS = frozenset({"name", "unsubscribe_url", "preferences_url", "view_url", "issue_title"})
+RESERVED = ISSUE_TAGS | {"action_url"}  # no custom field is called so; the last is what a letter is about
 
 # The fallback stops at the next "@@", so that a forgotten end costs one tag and not the rest of the line.
 TAG = re.compile(r"@@([a-z][a-z0-9_]*)(?:\|((?:(?!@@)[^\r\n])*))?@@")

@@ -2,7 +2,7 @@
 
 ::
 
-    multipart/alternative
+    multipart/alternative    the edition without html is a text/plain and nothing else
     ├── text/plain
     └── text/html            without pictures, else
         multipart/related
@@ -41,11 +41,12 @@ from newsletter.headers import (
     unstructured,
     with_phrase,
 )
+from newsletter.model import Edition
 from newsletter.pictures import resolve_pictures
 from newsletter.quoted_printable import Gap, splice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from newsletter.model import Email, Picture, Recipient
 
@@ -142,7 +143,7 @@ class Wire:
         self._fields = self._all_fields()
         self._folded = [b"" if field is None else fold(field) for field in self._fields.values()]
         self._folded.append(fold(fixed("MIME-Version", "1.0")))
-        self._folded.append(_multipart("alternative", self._boundary("alternative")))
+        self._folded += self._structure()
         makers = self._makers()
         self._careful = {name: careful for name, (_, careful) in makers.items()}
         self._personal = [
@@ -203,6 +204,10 @@ class Wire:
             return self._sender
         local, _, domain = self._bounces
         return f"{local}+{recipient.id}@{domain}"
+
+    def of(self, _recipient: Recipient) -> Wire:
+        """What this recipient's copy is made with: there is one edition only. See ``Wires``."""
+        return self
 
     # --- headers ---
 
@@ -291,16 +296,28 @@ class Wire:
         self._embedded[self.content_id(picture)] = picture
         return f"cid:{self.content_id(picture)}"
 
+    def _structure(self) -> list[bytes]:
+        """The fields that say what the body is: one part alone where there is no html."""
+        if self.email.edition == Edition.TEXT:
+            return list(_content("text/plain"))
+        return [_multipart("alternative", self._boundary("alternative"))]
+
     def _spliced(self) -> list[bytes | Gap]:
         """The body, cut where a copy differs."""
         text = merge.bind(merge.split(self.email.text), self._shared)
+        if self.email.edition == Edition.TEXT:
+            return [*splice("the text part", text), b"" if self.email.text.endswith("\n") else b"\r\n"]
         page = merge.bind(merge.split(self._html), self._shared, html.escape)
         spliced_text, spliced_page = splice("the text part", text), splice("the html part", page, html.escape)
         outer, inner = self._boundary("alternative"), self._boundary("related")
-        before, between, end = _part(outer, _content("text/plain")), _part(outer, _content("text/html")), b""
+        before, between, end = (
+            _part(outer, *_content("text/plain")),
+            _part(outer, *_content("text/html")),
+            b"",
+        )
         if self._embedded:
             between = _part(outer, _multipart("related", inner, 'type="text/html";'))
-            between += _part(inner, _content("text/html"))
+            between += _part(inner, *_content("text/html"))
             pictures = b"".join(_part(inner, _picture(cid, one)) for cid, one in self._embedded.items())
             end = b"\r\n%b--%b--\r\n" % (pictures, inner)
         end += b"\r\n--%b--\r\n" % outer
@@ -310,6 +327,19 @@ class Wire:
         # "=_" occurs neither in quoted-printable nor in base64 (RFC 2045, section 6.7), so that no content
         # and no value can hold a boundary.
         return f"=_{kind}_{self.email.digest[:24]}".encode("ascii")
+
+
+class Wires:
+    """The editions of one email, each ready to be sent."""
+
+    def __init__(self, editions: Sequence[Wire]) -> None:
+        """The first one is for everybody whose edition is not among them."""
+        self._first = editions[0]
+        self._by_name = {wire.email.edition: wire for wire in editions}
+
+    def of(self, recipient: Recipient) -> Wire:
+        """What this recipient's copy is made with."""
+        return self._by_name.get(recipient.edition, self._first)
 
 
 def _plain_to(recipient: Recipient) -> bytes | None:
@@ -338,13 +368,13 @@ def _multipart(kind: str, boundary: bytes, *parameters: str) -> bytes:
     return fold(Header("Content-Type", "", tokens))
 
 
-def _content(media_type: str) -> bytes:
+def _content(media_type: str) -> tuple[bytes, bytes]:
     encoding = fold(fixed("Content-Transfer-Encoding", "quoted-printable"))
-    return fold(fixed("Content-Type", f"{media_type}; charset=utf-8")) + encoding
+    return fold(fixed("Content-Type", f"{media_type}; charset=utf-8")), encoding
 
 
-def _part(boundary: bytes, head_and_body: bytes) -> bytes:
-    return b"--%b\r\n%b\r\n" % (boundary, head_and_body)
+def _part(boundary: bytes, *head_and_body: bytes) -> bytes:
+    return b"--%b\r\n%b\r\n" % (boundary, b"".join(head_and_body))
 
 
 def _picture(content_id: str, picture: Picture) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import date, datetime
 
 # --- content -----------------------------------------------------------------------------------------------------
@@ -193,6 +193,12 @@ class Email:
         return seen.hexdigest()
 
 
+def digest(editions: Sequence[Email]) -> str:
+    """One hash over everything that anybody gets of an issue, whichever edition they have chosen."""
+    each = [edition.digest for edition in editions]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+
 # --- people ------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +359,7 @@ class Delivery:
     settled_at: datetime | None
     reason: str = ""  # why skipped, refused or unknown; the server's own words where there are any
     provider_id: str = ""
+    edition: str = Edition.STANDARD
 
 
 # What a transport says about one copy. Everything pulled is settled exactly once.

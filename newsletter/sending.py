@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from newsletter.desk import Clock, Progress, Round, Sign
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Campaign, Outcome, Recipient
     from newsletter.transports.base import Transport
 
@@ -102,7 +102,9 @@ class Conduct:
     )  # told how far it is, ten times a second at most
 
 
-def run(engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct) -> Campaign:
+def run(
+    engine: Engine, campaign: Campaign, transport: Transport, wire: Wire | Wires, conduct: Conduct
+) -> Campaign:
     """Hands over until the campaign is finished, rests, or the next try is too far away; returns it as it then is.
 
     The caller is ``conduct.owner`` (``store.owners.own``) and has run ``recovery.recover``. ``finished`` is only said
@@ -119,7 +121,7 @@ class _Run:
     """One process's work on one campaign: rounds of lanes, with waits between them."""
 
     def __init__(
-        self, engine: Engine, campaign: Campaign, transport: Transport, wire: Wire, conduct: Conduct
+        self, engine: Engine, campaign: Campaign, transport: Transport, wire: Wire | Wires, conduct: Conduct
     ) -> None:
         self._engine = engine
         self._id = campaign.id
@@ -270,7 +272,7 @@ def _outage(done: Round) -> TransportUnavailable | None:
     return TransportUnavailable(silence) if done.closed and done.doubt else None
 
 
-def proof(transport: Transport, wire: Wire, copies: Sequence[Recipient]) -> list[Outcome]:
+def proof(transport: Transport, wire: Wire | Wires, copies: Sequence[Recipient]) -> list[Outcome]:
     """Hands over test copies outside the ledger, through the same transport, and returns what was said of each."""
     settled: list[Outcome] = []
     transport.run(wire, iter([[copy] for copy in copies]), settled.extend)

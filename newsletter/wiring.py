@@ -10,22 +10,27 @@ import os
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.errors import ConfigError, Refused
 from newsletter.message import MessageSettings
-from newsletter.model import Kind, Picture, Publication
+from newsletter.model import Kind, LetterState, Picture, Publication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from newsletter.config import Settings
+    from newsletter.letters import ClosedOffice, LetterKind, Office
     from newsletter.limits import Limits
+    from newsletter.message import Wire, Wires
     from newsletter.model import Email, Finding, Issue
+    from newsletter.personal_data import Erased
     from newsletter.render import Theme
+    from newsletter.store.group import Group
     from newsletter.texts import Texts
     from newsletter.tokens import Keyring
     from newsletter.transports.base import Transport
@@ -107,34 +112,47 @@ def message_settings(settings: Settings, date: datetime) -> MessageSettings:
     )
 
 
-def compile_issue(settings: Settings, slug: str) -> tuple[Issue, Email]:
-    """An issue folder → the issue and what every reader will get of it."""
+def compile_issue(settings: Settings, slug: str) -> tuple[Issue, list[Email]]:
+    """An issue folder → the issue and what readers will get of it: every edition, the standard one first."""
     from newsletter.content import load
-    from newsletter.render import render
+    from newsletter.render import render_editions
 
     embed = settings.images.mode == "embed"
     issue = load(settings.project, slug, fields=settings.newsletter.fields, embed=embed)
-    overrides = settings.project / "templates"
-    email = render(
+    editions = render_editions(
         issue,
         publication=publication(settings),
         theme=theme(settings),
         texts=texts(settings),
-        overrides=overrides if os.path.lexists(overrides) else None,
+        overrides=overrides(settings),
     )
-    return issue, email
+    return issue, editions
 
 
-def findings(settings: Settings, issue: Issue, email: Email) -> list[Finding]:
-    """What the checks say of an issue, waivers applied."""
+def overrides(settings: Settings) -> Path | None:
+    """The publisher's own templates, if there are any."""
+    folder = settings.project / "templates"
+    return folder if os.path.lexists(folder) else None
+
+
+def wires(editions: Sequence[Email], message: MessageSettings) -> Wires:
+    """What makes the copies of all editions. Raises ``ValueError`` as ``Wire`` does."""
+    from newsletter.message import Wire, Wires
+
+    return Wires([Wire(edition, message) for edition in editions])
+
+
+def findings(settings: Settings, issue: Issue, editions: Sequence[Email]) -> list[Finding]:
+    """What the checks say of an issue in all its editions, waivers applied."""
     from newsletter import checks
 
     moment = datetime(issue.date.year, issue.date.month, issue.date.day, tzinfo=UTC)
     return checks.run(
         issue,
-        email,
+        editions[0],
         publication(settings),
         message_settings(settings, moment),
+        others=editions[1:],
         discreet_words=settings.newsletter.discreet_words,
         project=settings.project,
     )
@@ -242,9 +260,14 @@ def transport(settings: Settings, slug: str) -> Transport:
     return makers[settings.sending.transport](settings, slug)
 
 
+def outboxes(settings: Settings) -> Path:
+    """A folder for each issue, and one for letters."""
+    return settings.state_dir / "outbox"
+
+
 def outbox(settings: Settings, slug: str) -> Path:
     """Where ``folder`` puts copies."""
-    return settings.state_dir / "outbox" / slug
+    return outboxes(settings) / slug
 
 
 def _folder(settings: Settings, slug: str) -> Transport:
@@ -338,3 +361,105 @@ def _sendgrid(settings: Settings, _slug: str) -> Transport:
 def whoami() -> str:
     """How this process names itself to the next one that wants to send."""
     return f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+# --- the pages for readers -----------------------------------------------------------------------------------------
+
+CHUNK = 200  # rows in one transaction of the housekeeping
+
+
+def group(engine: Engine) -> Group:
+    """The one writer of a serving process."""
+    from newsletter.store.group import Group
+
+    return Group(engine)
+
+
+def office(settings: Settings, engine: Engine) -> Office | ClosedOffice:
+    """What sends letters to readers, through the configured transport and on connections of its own."""
+    from newsletter.letters import ClosedOffice, Links, Office
+
+    if settings.sending.mode == "off" and settings.sending.transport != "folder":
+        return ClosedOffice()
+    links = Links(letter_link(settings), signer(settings))
+    return Office(engine, transport(settings, "letters"), letter_wires(settings), links, only=only(settings))
+
+
+def letter_wires(settings: Settings) -> Callable[[LetterKind, str, datetime], Wire]:
+    """What letters are made of: kind, list and time. Each is compiled when the first of its kind is asked for."""
+    from functools import cache
+
+    from newsletter.message import Wire
+    from newsletter.render import render_letter
+
+    @cache
+    def compiled(kind: LetterKind, list_name: str) -> Email:
+        return render_letter(
+            kind,
+            publication=publication(settings),
+            theme=theme(settings),
+            texts=texts(settings),
+            list_title=settings.web.lists.get(list_name, ""),
+            overrides=overrides(settings),
+        )
+
+    # The logo travels inside, also where an issue's pictures are hosted: nothing has put it there for a letter.
+    def wire(kind: LetterKind, list_name: str, now: datetime) -> Wire:
+        return Wire(compiled(kind, list_name), replace(message_settings(settings, now), images_url=""))
+
+    return wire
+
+
+def letter_link(settings: Settings) -> Callable[[LetterKind, int, datetime], str]:
+    """Letter, subscription and when it expires → the one link that the letter is about."""
+    from newsletter.letters import LetterKind
+    from newsletter.tokens import Purpose, make
+
+    ring, base = keyring(settings), settings.newsletter.base_url
+    paths = {
+        LetterKind.CONFIRM: ("c", Purpose.CONFIRM),
+        LetterKind.ALREADY: ("p", Purpose.PREFERENCES),
+        LetterKind.ACCESS: ("a", Purpose.ACCESS),
+        LetterKind.CHANGE: ("c", Purpose.CHANGE),
+    }
+
+    def link(kind: LetterKind, subscription: int, expires: datetime) -> str:
+        path, purpose = paths[kind]
+        token = make(purpose, subscription, ring, expires=expires if purpose.expires else None)
+        return f"{base}/{path}/{token}"
+
+    return link
+
+
+def tallies(conn: Connection) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Letters and subscriptions by state."""
+    from newsletter.store import letters, tallies
+
+    found = letters.counts(conn)
+    return {state.value: found.get(state, 0) for state in LetterState}, tallies.subscriptions(conn)
+
+
+def housekeeping(engine: Engine) -> Callable[[], None]:
+    """What a serving process does once a minute: pauses end, and what has had its time goes."""
+    from newsletter import choosing, joining
+    from newsletter.store import letters, throttles
+    from newsletter.store.engine import in_chunks
+
+    def keep_house() -> None:
+        now = datetime.now(UTC)
+        choosing.wake_all(engine, now)
+        for step in (joining.forget_unconfirmed, throttles.sweep, letters.sweep):
+            in_chunks(engine, partial(_chunk, step, now))
+
+    return keep_house
+
+
+def _chunk(step: Callable[[Connection, datetime, int], bool], now: datetime, conn: Connection) -> bool:
+    return step(conn, now, CHUNK)
+
+
+def clear_up(settings: Settings, engine: Engine) -> Callable[[Erased], bool]:
+    """Removes the files of an erased person's mails."""
+    from newsletter import personal_data
+
+    return partial(personal_data.clear_up, engine, settings.state_dir / "outbox")

@@ -91,7 +91,7 @@ def test_a_frozen_campaign_has_one_row_per_eligible_person_and_is_running(engine
 
 def test_the_email_of_a_campaign_is_read_back_byte_for_byte(engine):
     campaign = freeze(engine)
-    email, message = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
+    [email], message = read(engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     assert (email, email.digest) == (EMAIL, campaign.digest)
     assert type(MESSAGE).from_dict(message) == MESSAGE
 
@@ -121,7 +121,7 @@ def test_rehearsals_of_two_issues_of_one_period_do_not_stop_each_other(engine):
     for issue in ("2026-12", "2026-12-b", "2026-12"):
         planned = freezing.plan(engine, replace(TARGET, issue=issue, kind=Kind.REHEARSAL))
         assert planned.recipients == 7
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner="me")
+        freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner="me")
 
 
 def test_a_rehearsal_uses_up_neither_period_nor_recipients(engine):
@@ -152,10 +152,10 @@ def test_a_freeze_that_was_cut_off_counts_for_nothing_and_the_next_one_goes_on_w
 
 
 def test_what_is_sent_is_what_was_confirmed_last_and_not_what_the_dead_process_had(engine):
-    stale = replace(CONTENT, email=replace(EMAIL, subject="With a mistake"), transport="smtp")
+    stale = replace(CONTENT, editions=[replace(EMAIL, subject="With a mistake")], transport="smtp")
     cut_off_freeze(engine, people=3, content=stale)
     campaign = freeze(engine)
-    email, _ = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
+    [email], _ = read(engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     assert (email, campaign.digest, campaign.transport) == (EMAIL, EMAIL.digest, "memory")
 
 
@@ -173,7 +173,7 @@ def test_whoever_left_or_came_back_since_the_cut_is_treated_as_they_stand_now(en
 def test_more_people_than_were_confirmed_are_never_sent_to(engine):
     planned = replace(freezing.plan(engine, TARGET), recipients=6)
     with pytest.raises(Refused, match="more people joined the list readers than the 6 you confirmed"):
-        freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner="me")
+        freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner="me")
     assert sending.begun(engine, TARGET.issue, TARGET.list, Kind.LIVE) is None
     assert freezing.plan(engine, TARGET).recipients == 7
     assert counts(engine, freeze(engine)) == {DeliveryState.PENDING: 7}

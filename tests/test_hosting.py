@@ -55,7 +55,7 @@ def hosted(host):
 def test_a_picture_in_place_is_fine(host):
     email, message, path = hosted(host)
     host.RequestHandlerClass.answers[path] = (200, PICTURE.data)
-    hosting.verify(email, message)
+    hosting.verify([email], message)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_a_picture_that_readers_would_not_see_refuses_the_send(host, answer, sai
     email, message, path = hosted(host)
     host.RequestHandlerClass.answers |= {path: answer, "/elsewhere": (200, PICTURE.data)}
     with pytest.raises(Refused, match=said):
-        hosting.verify(email, message)
+        hosting.verify([email], message)
 
 
 def test_a_host_that_is_down_refuses_the_send(host):
     email, message, _ = hosted(host)
     with pytest.raises(Refused, match="refused"):
-        hosting.verify(email, replace(message, images_url="http://127.0.0.1:9"))
+        hosting.verify([email], replace(message, images_url="http://127.0.0.1:9"))
 
 
 def test_embedded_pictures_need_no_host():
-    hosting.verify(replace(EMAIL, pictures=(PICTURE,)), MESSAGE)
+    hosting.verify([replace(EMAIL, pictures=(PICTURE,))], MESSAGE)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.merge import RESERVED, Slot, bind, fill, names, problems, split
+from newsletter.merge import ISSUE_TAGS, Slot, bind, fill, names, problems, split
 
-KNOWN = RESERVED | {"town"}
+KNOWN = ISSUE_TAGS | {"town"}
 OPTIONAL = ("name", "town")
 
 

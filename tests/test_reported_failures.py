@@ -157,7 +157,7 @@ def test_a_quota_in_the_middle_pauses_and_later_only_the_rest_is_sent_as_in_list
 
 def prepare_and_die(engine):
     """A process that died in its freeze; returns the campaign it has left."""
-    content = preparing.Content(EMAIL, MESSAGE.to_dict(), "memory")
+    content = preparing.Content([EMAIL], MESSAGE.to_dict(), "memory")
     made = write(engine, lambda conn: preparing.create(conn, TARGET, content, mine="zombie", now=NOW))
     bury(engine, "zombie")
     return made

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from newsletter.checks import accessibility, discretion, headers, legibility, links, related, size, words
 from newsletter.checks.codes import CODES
 from newsletter.checks.inspection import Inspection
-from newsletter.model import Level
+from newsletter.model import Edition, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CODES", "errors", "run"]
 
+IN: dict[str, str] = {Edition.LARGE: "In large print", Edition.TEXT: "Text only"}
 FAMILIES = (words, accessibility, legibility, links, size, headers, discretion, related)
 
 
@@ -32,14 +33,36 @@ def run(
     publication: Publication,
     settings: MessageSettings,
     *,
+    others: Sequence[Email] = (),
     discreet_words: Iterable[str] = (),
     project: Path,
 ) -> list[Finding]:
-    """Every finding about an issue, in the order of file and line; waived ones hold the reason."""
+    """Every finding about an issue, in the order of file and line; waived ones hold the reason.
+
+    Of the ``others``, further editions of it, only what the first does not have.
+    """
     seen = Inspection(issue, email, publication, settings, tuple(discreet_words), project)
-    found = [finding for family in FAMILIES for finding in family.find(seen)]
+    found = _found(seen)
+    for other in others:
+        found += _new(_found(replace(seen, email=_whole(other, email))), found, other.edition)
     waived = [_waive(finding, issue.waivers) for finding in found]
     return sorted([*waived, *_idle(seen, found)], key=lambda f: (f.file, f.line or 0, f.code, f.where))
+
+
+def _found(seen: Inspection) -> list[Finding]:
+    return [finding for family in FAMILIES for finding in family.find(seen)]
+
+
+def _whole(edition: Email, standard: Email) -> Email:
+    """With something to look at in the place of an html part that it does not have."""
+    return edition if edition.html else replace(edition, html=standard.html, pictures=standard.pictures)
+
+
+def _new(found: Iterable[Finding], known: Iterable[Finding], edition: str) -> list[Finding]:
+    """What nothing known says of the same place, with the edition that it is about."""
+    told = {(one.code, one.file, one.line, one.where) for one in known}
+    new = [one for one in found if (one.code, one.file, one.line, one.where) not in told]
+    return [replace(one, message=f"{IN[edition]}: {one.message}") for one in new]
 
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:

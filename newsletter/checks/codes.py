@@ -17,7 +17,7 @@ CODES: Mapping[str, str] = {
     "A107": "The headings skip a level, are empty, or there is not exactly one main heading.",
     "A108": "A layout table is not marked as such, so a screen reader would announce rows and columns.",
     "A109": "Words have too little contrast with what is behind them.",
-    "A110": "Words are smaller than 14 pixels.",
+    "A110": "Words are smaller than 14 pixels, or than 20 in large print.",
     "D101": "The subject or the preheader holds a word that says what the list is about.",
     "D102": "The name that inboxes show holds a word that says what the list is about.",
     "H101": "The message has not exactly one List-Unsubscribe header with an https link.",

@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from newsletter.model import Edition
+from newsletter.render.theme import LARGE_PRINT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -50,7 +53,7 @@ def find(seen: Inspection) -> Iterator[Finding]:
         if ratio < look.needed and (look.ink, look.paper) not in told:
             told.add((look.ink, look.paper))
             yield _faint(seen, words, look, ratio)
-        if look.size < SMALLEST and look.size not in told:
+        if look.size < _least(seen) and look.size not in told:
             told.add(look.size)
             yield _small(seen, words, look)
 
@@ -67,8 +70,14 @@ def _small(seen: Inspection, words: str, look: Look) -> Finding:
     return seen.origin(words, where=f"{look.size:g}px").warning(
         "A110",
         f"“{_short(words)}” is {look.size:g} pixels high.",
-        f"Use at least {SMALLEST}, and 16 for what people read.",
+        f"Write it as px({look.size:g}) in the template: large print has nothing below {LARGE_PRINT} then."
+        if _least(seen) == LARGE_PRINT
+        else f"Use at least {SMALLEST}, and 16 for what people read.",
     )
+
+
+def _least(seen: Inspection) -> int:
+    return LARGE_PRINT if seen.email.edition == Edition.LARGE else SMALLEST
 
 
 def _short(words: str) -> str:

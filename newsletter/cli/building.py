@@ -12,24 +12,32 @@ from typing import TYPE_CHECKING
 from newsletter.checks import sample
 from newsletter.errors import UsageError
 from newsletter.message import Wire, picture_path
+from newsletter.model import Edition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from newsletter.message import MessageSettings
     from newsletter.model import Email, Picture
 
 
-def files(email: Email, settings: MessageSettings) -> dict[str, bytes]:
+PAGES = {Edition.STANDARD: "index.html", Edition.LARGE: "large.html"}
+
+
+def files(editions: Sequence[Email], settings: MessageSettings) -> dict[str, bytes]:
     """Relative path → bytes of everything one issue is built into. The same issue gives the same bytes."""
-    paths = {picture.name: _path(email, settings, picture) for picture in email.pictures}
-    message = b"".join(Wire(email, settings).pieces(sample.reader(email, settings.base_url)))
-    return {
-        **{paths[picture.name]: picture.data for picture in email.pictures},
-        "message.eml": message,
-        "index.txt": sample.text(email, settings.base_url).encode(),
-        "index.html": sample.page(email, settings.base_url, paths.__getitem__).encode(),
+    standard = editions[0]
+    built = {
+        "message.eml": b"".join(Wire(standard, settings).pieces(sample.reader(standard, settings.base_url))),
+        "index.txt": sample.text(standard, settings.base_url).encode(),
     }
+    for email in editions:
+        if email.edition in PAGES:
+            paths = {picture.name: _path(email, settings, picture) for picture in email.pictures}
+            built |= {paths[picture.name]: picture.data for picture in email.pictures}
+            page = sample.page(email, settings.base_url, paths.__getitem__)
+            built[PAGES[Edition(email.edition)]] = page.encode()
+    return built
 
 
 def _path(email: Email, settings: MessageSettings, picture: Picture) -> str:

@@ -332,6 +332,7 @@ def _delivery_json(row: Delivery) -> dict[str, Any]:
         "tries": row.tries,
         "reason": row.reason,
         "provider_id": row.provider_id,
+        "edition": row.edition,
         **times(row, "not_before", "handed_at", "settled_at"),
     }
 

@@ -38,7 +38,7 @@ def of_plan(order: Order, planned: Plan, now: datetime) -> str:
     domains = wiring.limits(order.settings).domains
     by_domain = read(
         order.engine,
-        lambda conn: campaigns.audience_by_domain(conn, planned.target, planned.only, domains),
+        lambda conn: campaigns.audience_by_domain(conn, planned.target, planned.only, domains, planned.now),
     )
     return _words(order, planned.recipients, by_domain, now)
 

@@ -15,6 +15,8 @@ from newsletter.errors import ChecksFailed, Refused, UsageError
 from newsletter.model import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Engine
 
     from newsletter.config import Settings
@@ -38,23 +40,23 @@ class Order:
     again: bool
 
 
-def plan(order: Order) -> tuple[Plan, Email]:
+def plan(order: Order) -> tuple[Plan, list[Email]]:
     """What would be sent now, printed."""
     from newsletter import checks, freezing, subscriptions, wiring
     from newsletter.store.campaigns import Target
 
     subscriptions.check_list(order.engine, order.list)
-    issue, email = wiring.compile_issue(order.settings, order.slug)
-    errors = checks.errors(wiring.findings(order.settings, issue, email))
-    if errors:
+    issue, editions = wiring.compile_issue(order.settings, order.slug)
+    if errors := checks.errors(wiring.findings(order.settings, issue, editions)):
         hint = (
             f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
         )
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
-    planned = freezing.plan(order.engine, target, only=wiring.only(order.settings))
-    _print_plan(order, planned, email)
-    return planned, email
+    only, now = wiring.only(order.settings), datetime.now(UTC)
+    planned = freezing.plan(order.engine, target, only=only, now=now)
+    _print_plan(order, planned, editions[0])
+    return planned, editions
 
 
 def _print_plan(order: Order, planned: Plan, email: Email) -> None:
@@ -110,23 +112,23 @@ class Ready:
     """A plan that a person has said yes to, and the bytes it is about."""
 
     plan: Plan
-    email: Email
+    editions: Sequence[Email]  # the standard one first
 
 
 def prepare(order: Order) -> Ready:
     """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
     from newsletter import hosting, wiring
 
-    planned, email = plan(order)
+    planned, editions = plan(order)
     refuse_nobody(order, planned)
     wiring.transport(order.settings, order.slug)
     message = wiring.message_settings(order.settings, datetime.now(UTC))
-    _check_message(email, message)
-    hosting.verify(email, message)
+    _check_message(editions, message)
+    hosting.verify(editions, message)
     _confirm(planned.recipients, order.confirm)
     if order.settings.sending.transport != "folder":
         _count_down()
-    return Ready(planned, email)
+    return Ready(planned, editions)
 
 
 def refuse_nobody(order: Order, planned: Plan) -> None:
@@ -141,11 +143,11 @@ def refuse_nobody(order: Order, planned: Plan) -> None:
     raise Refused(f"nobody on the list {order.list} would get this issue.", hint=hint)
 
 
-def _check_message(email: Email, message: MessageSettings) -> None:
-    from newsletter.message import Wire
+def _check_message(editions: Sequence[Email], message: MessageSettings) -> None:
+    from newsletter import wiring
 
     try:
-        Wire(email, message)
+        wiring.wires(editions, message)
     except ValueError as error:
         raise UsageError(f"no message can be made of this: {error}.") from error
 

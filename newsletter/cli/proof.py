@@ -11,7 +11,7 @@ import click
 
 from newsletter.cli import output
 from newsletter.errors import Refused, Unfinished, UsageError
-from newsletter.model import Accepted, NotTaken, Recipient, Unknown
+from newsletter.model import Accepted, Edition, NotTaken, Recipient, Unknown
 from newsletter.model import Refused as RefusedCopy
 
 if TYPE_CHECKING:
@@ -28,8 +28,15 @@ SAID = {Accepted: "accepted", RefusedCopy: "refused", NotTaken: "not taken", Unk
     "--to", "to", required=True, multiple=True, metavar="ADDRESS", help="Where it goes; may be given again."
 )
 @click.option("--name", default="", help="The name to greet.  [default: none, so that fallbacks show]")
+@click.option(
+    "--edition",
+    type=click.Choice([edition.value for edition in Edition]),
+    default=Edition.STANDARD.value,
+    show_default=True,
+    help="Which variant of the issue.",
+)
 @click.pass_obj
-def proof(project: Project, slug: str, to: tuple[str, ...], name: str) -> None:
+def proof(project: Project, slug: str, to: tuple[str, ...], name: str, edition: str) -> None:
     """Send a marked test copy to an address of yours.
 
     It goes the way of the real send, with [Proof] before the subject, and leaves no trace in the ledger. Its
@@ -42,7 +49,7 @@ def proof(project: Project, slug: str, to: tuple[str, ...], name: str) -> None:
     addresses = [_allowed(settings, address) for address in to]
     wiring.refuse_when_off(settings)
     settings.require_keys()
-    _, email = wiring.compile_issue(settings, slug)
+    email = next(one for one in wiring.compile_issue(settings, slug)[1] if one.edition == edition)
     marked = replace(email, subject=f"[Proof] {email.subject}")
     wire = Wire(marked, wiring.message_settings(settings, datetime.now(UTC)))
     copies = _proof_copies(settings, addresses, name)

@@ -180,13 +180,14 @@ def _prepare_unless_begun(order: Order) -> Ready | None:
 
 
 def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
-    from newsletter import freezing, wiring
+    from newsletter import choosing, freezing, wiring
 
     now = utc_now()
+    choosing.wake_all(order.engine, ready.plan.now or now)  # those whom the plan has counted
     message = wiring.message_settings(order.settings, now)
     transport = order.settings.sending.transport
     return freezing.freeze(
-        order.engine, ready.plan, ready.email, message, transport=transport, now=now, owner=mine
+        order.engine, ready.plan, ready.editions, message, transport=transport, now=now, owner=mine
     )
 
 
@@ -212,13 +213,13 @@ def _check_going_on(order: Order, campaign: Campaign) -> None:
 def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter import sending, wiring
     from newsletter.desk import SystemClock
-    from newsletter.message import MessageSettings, Wire
+    from newsletter.message import MessageSettings
     from newsletter.store import campaigns
     from newsletter.store.engine import many_senders, read
 
     settings = order.settings
-    email, message = read(order.engine, lambda conn: campaigns.load_email(conn, campaign.id))
-    wire = Wire(email, MessageSettings.from_dict(message))
+    editions, message = read(order.engine, lambda conn: campaigns.load_editions(conn, campaign.id))
+    wires = wiring.wires(editions, MessageSettings.from_dict(message))
     clock = SystemClock()
     shown = progress.Shown(
         campaign.label, partial(tally, order.engine, campaign), shared=many_senders(order.engine)
@@ -237,7 +238,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     transport = wiring.transport(settings, campaign.issue)
     try:
         with shown, _stop_gracefully(conduct, shown.say):
-            ended = sending.run(order.engine, campaign, transport, wire, conduct)
+            ended = sending.run(order.engine, campaign, transport, wires, conduct)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_cut_off(order.engine, campaign)) from None
     _report(order, ended, stopped=conduct.stopping.is_set())

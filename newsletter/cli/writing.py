@@ -81,11 +81,13 @@ def _build(settings: Settings, slug: str | None) -> Built:
     from newsletter import wiring
     from newsletter.checks import sample
     from newsletter.cli import building
+    from newsletter.model import digest
 
     slug = slug or newest(settings)
-    issue, email = wiring.compile_issue(settings, slug)
+    issue, editions = wiring.compile_issue(settings, slug)
     message = wiring.message_settings(settings, sample.date_header(issue.date))
-    return Built(slug, email.digest, building.files(email, message), wiring.findings(settings, issue, email))
+    findings = wiring.findings(settings, issue, editions)
+    return Built(slug, digest(editions), building.files(editions, message), findings)
 
 
 def newest(settings: Settings) -> str:
@@ -147,10 +149,10 @@ def _tell_check(built: Built) -> None:
 @JSON
 @click.pass_obj
 def build(project: Project, slug: str | None, *, out: Path, as_json: bool) -> None:
-    """Write an issue as index.html, index.txt and message.eml.
+    """Write an issue as index.html, large.html, index.txt and message.eml.
 
-    They show what a sample reader would get, pictures beside them. Without SLUG, the newest issue. Findings of the
-    checks are told and never stop a build.
+    They show what a sample reader would get, pictures beside them. large.html is the large print; who has chosen
+    text only gets index.txt. Without SLUG, the newest issue. Findings of the checks are told and never stop a build.
     """
     from newsletter.cli.building import write
 
@@ -177,8 +179,8 @@ def build(project: Project, slug: str | None, *, out: Path, as_json: bool) -> No
 def preview(project: Project, slug: str | None, port: int | None) -> None:
     """Show an issue in the browser while you write it.
 
-    Without SLUG, the newest issue. The page shows phone and desktop width, light and dark, the text part and what
-    the checks found; it reloads when a file is saved. Only this machine can see it.
+    Without SLUG, the newest issue. The page shows phone and desktop width, light and dark, large print, the text
+    part and what the checks found; it reloads when a file is saved. Only this machine can see it.
     """
     from newsletter.web.server import serve
 

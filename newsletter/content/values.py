@@ -36,7 +36,7 @@ class Tags:
     """The merge tags that may be used, and those a person may not have."""
 
     def __init__(self, fields: Collection[str]) -> None:
-        self.known = merge.RESERVED | set(fields)
+        self.known = merge.ISSUE_TAGS | set(fields)
         self.optional = {"name", *fields}
 
     def faults(self, text: str, *, in_link: bool = False) -> list[tuple[int, Fault]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from newsletter import config, recovery, sending, wiring
 from newsletter.drill.project import SLUG
 from newsletter.errors import NewsletterError, Refused, Unfinished
-from newsletter.message import MessageSettings, Wire
+from newsletter.message import MessageSettings
 from newsletter.model import CampaignState
 from newsletter.store import campaigns, owners
 from newsletter.store.engine import read, write
@@ -80,7 +80,7 @@ def _send(
     engine: Engine, settings: Settings, campaign: Campaign, mine: str, ledger: Callable[..., Ledger]
 ) -> Campaign:
     write(engine, lambda conn: owners.takes(conn, mine, campaign.id))
-    email, message = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
+    editions, message = read(engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     conduct = sending.Conduct(
         sign=wiring.signer(settings),
         retry=settings.sending.retry,
@@ -88,8 +88,8 @@ def _send(
         only=wiring.only(settings),
         ledger=ledger,
     )
-    wire = Wire(email, MessageSettings.from_dict(message))
-    return sending.run(engine, campaign, wiring.transport(settings, campaign.issue), wire, conduct)
+    wires = wiring.wires(editions, MessageSettings.from_dict(message))
+    return sending.run(engine, campaign, wiring.transport(settings, campaign.issue), wires, conduct)
 
 
 def _now() -> datetime:

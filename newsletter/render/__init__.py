@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from newsletter import markdown
-from newsletter.model import Email
+from newsletter.model import Edition, Email
 from newsletter.pictures import reference
 from newsletter.render import guards
 from newsletter.render import text as layout
@@ -28,16 +28,26 @@ from newsletter.render.findings import CODES
 from newsletter.render.inline import inline
 from newsletter.render.mjml import compile_mjml
 from newsletter.render.templates import Templates, templates_dir
-from newsletter.render.theme import Palette, Theme
+from newsletter.render.theme import Palette, Theme, large_print, standard_print
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from newsletter.model import Issue, Picture, Publication
     from newsletter.texts import Texts
 
-__all__ = ["CODES", "Palette", "Theme", "reading_minutes", "render", "template_context", "templates_dir"]
+__all__ = [
+    "CODES",
+    "Palette",
+    "Theme",
+    "reading_minutes",
+    "render",
+    "render_editions",
+    "render_letter",
+    "template_context",
+    "templates_dir",
+]
 
 WORDS_PER_MINUTE = 210  # unhurried reading of unfamiliar matter
 PREHEADER_COLUMNS = 200  # as many as a wide inbox shows; the rest is padded, or body text would follow
@@ -73,18 +83,49 @@ def render(
     theme: Theme,
     texts: Texts,
     overrides: Path | None = None,
+    edition: Edition = Edition.STANDARD,
 ) -> Email:
-    """Compile an issue once. ``overrides`` is the publisher's ``templates/`` folder, which wins file by file.
+    """Compile one edition of an issue, once. ``overrides``, the publisher's ``templates/``, wins file by file.
 
     Raises ``TemplateError`` with findings (``CODES``): file, line, column, what is wrong and what to do.
     """
     templates = Templates(overrides, FILTERS)
-    context = template_context(issue, publication=publication, theme=theme, texts=texts)
+    return _edition(templates, issue, publication=publication, theme=theme, texts=texts, edition=edition)
+
+
+def render_editions(
+    issue: Issue,
+    *,
+    publication: Publication,
+    theme: Theme,
+    texts: Texts,
+    overrides: Path | None = None,
+) -> list[Email]:
+    """Compile all editions, the standard one first. Raises as ``render`` does.
+
+    They share the templates: reading them takes three times as long as filling them in.
+    """
+    templates = Templates(overrides, FILTERS)
+    return [
+        _edition(templates, issue, publication=publication, theme=theme, texts=texts, edition=edition)
+        for edition in Edition
+    ]
+
+
+def _edition(
+    templates: Templates,
+    issue: Issue,
+    *,
+    publication: Publication,
+    theme: Theme,
+    texts: Texts,
+    edition: Edition,
+) -> Email:
+    context = template_context(issue, publication=publication, theme=theme, texts=texts, edition=edition)
     pictures = [picture for picture in (theme.logo, issue.lead.picture) if picture]
-    source = templates.render("issue.mjml.j2", context)
-    compiled = compile_mjml(source)
-    html = inline(compiled.html, compiled.css)
-    guards.check(source, compiled.html, html, [picture.name for picture in pictures])
+    html = ""
+    if edition is not Edition.TEXT:
+        html = _compiled(templates.render("issue.mjml.j2", context), pictures)
     shown = guards.picture_names(html)
     return Email(
         title=issue.lead.title,
@@ -95,18 +136,74 @@ def render(
         language=texts.language,
         view_path=f"/archive/{issue.slug}",
         pictures=tuple(picture for picture in pictures if picture.name in shown),
+        edition=edition,
     )
 
 
-def template_context(
-    issue: Issue, *, publication: Publication, theme: Theme, texts: Texts
-) -> dict[str, object]:
-    """Every name a template can use."""
-    return {
-        "issue": issue,
+def render_letter(
+    kind: str,
+    *,
+    publication: Publication,
+    theme: Theme,
+    texts: Texts,
+    list_title: str = "",
+    overrides: Path | None = None,
+) -> Email:
+    """Compile a letter: a mail to one person, whose one link is ``@@action_url@@``. ``kind`` is a key of the texts.
+
+    ``list_title`` is what it is about, left out: the publication. Its subject holds the short name and nothing that the
+    person who asked has typed. Raises as ``render`` does.
+    """
+    templates = Templates(overrides, FILTERS)
+    words = {name: texts.get(f"letter.{kind}.{name}") for name in ("heading", "button", "otherwise")}
+    words["subject"] = texts.get(f"letter.{kind}.subject", publication=publication.name)
+    words["text"] = texts.get(f"letter.{kind}.text", list=list_title or publication.full_name)
+    context = {
+        "letter": words,
         "publication": publication,
         "theme": theme,
         "texts": texts,
+        "edition": Edition.STANDARD,
+        "px": standard_print,
+        "rule": layout.rule,
+    }
+    pictures = [theme.logo] if theme.logo else []
+    return Email(
+        title=words["heading"],
+        subject=words["subject"],
+        preheader="",
+        html=_compiled(templates.render("letter.mjml.j2", context), pictures),
+        text=layout.finish(templates.render("letter.txt.j2", context)),
+        language=texts.language,
+        view_path="/",
+        pictures=tuple(pictures),
+    )
+
+
+def _compiled(source: str, pictures: Sequence[Picture]) -> str:
+    compiled = compile_mjml(source)
+    html = inline(compiled.html, compiled.css)
+    guards.check(source, compiled.html, html, [picture.name for picture in pictures])
+    return html
+
+
+def template_context(
+    issue: Issue,
+    *,
+    publication: Publication,
+    theme: Theme,
+    texts: Texts,
+    edition: Edition = Edition.STANDARD,
+) -> dict[str, object]:
+    """Every name a template can use."""
+    large = edition is Edition.LARGE
+    return {
+        "issue": issue,
+        "publication": publication,
+        "theme": theme.in_full_ink() if large else theme,
+        "texts": texts,
+        "edition": edition,
+        "px": large_print if large else standard_print,
         "minutes": reading_minutes(issue),
         "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
         "rule": layout.rule,

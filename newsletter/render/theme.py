@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class Palette:
             value = getattr(self, each.name)
             if not COLOUR.fullmatch(value):
                 raise ValueError(f'{each.name} = "{value}" is not a colour like #1a2b3c')
+
+    def in_full_ink(self) -> Palette:
+        """Without the paler colour of small print: poor eyesight is mostly too little contrast."""
+        return replace(self, muted=self.text)
 
 
 LIGHT = Palette(
@@ -67,3 +71,23 @@ class Theme:
         for name in ("heading_font", "body_font"):
             if not FONTS.fullmatch(getattr(self, name)):
                 raise ValueError(f'{name} = "{getattr(self, name)}" is not a list of font names')
+
+    def in_full_ink(self) -> Theme:
+        """For large print."""
+        return replace(self, light=self.light.in_full_ink(), dark=self.dark.in_full_ink())
+
+
+LARGER = 3  # pixels
+LARGE_PRINT = (
+    20  # pixels: running text, and nothing has less, because small print is where poor eyesight gives up
+)
+
+
+def standard_print(size: int) -> str:
+    """A size of type in pixels, as the standard edition has it."""
+    return f"{size}px"
+
+
+def large_print(size: int) -> str:
+    """The same size in large print. Headings grow no more than text does: on a phone they would fill the screen."""
+    return f"{max(size + LARGER, LARGE_PRINT)}px"

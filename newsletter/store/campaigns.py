@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, exists, func, literal, or_, select, update
+from sqlalchemy import and_, case, exists, func, literal, not_, or_, select, update
 
 from newsletter.model import (
     OPEN_STATES,
     Campaign,
     CampaignState,
     DeliveryState,
+    Edition,
     Email,
     Kind,
     Picture,
     SubscriptionState,
 )
+from newsletter.store.choices import pause_is_over
 from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
 from newsletter.store.schema import (
     campaign,
@@ -128,11 +130,21 @@ def in_state(conn: Connection, state: CampaignState) -> list[Campaign]:
 EMAIL_FIELDS = ("edition", "title", "subject", "preheader", "html", "text", "language", "view_path", "digest")
 
 
-def load_email(conn: Connection, campaign_id: int, edition: str = "standard") -> tuple[Email, dict[str, Any]]:
-    """The frozen email and the frozen message settings: what every copy is made of, today and after a restart."""
-    key = and_(email.c.campaign_id == campaign_id, email.c.edition == edition)
-    row = conn.execute(select(email).where(key)).one()
-    shown = select(picture).where(picture.c.campaign_id == campaign_id, picture.c.edition == edition)
+def load_editions(conn: Connection, campaign_id: int) -> tuple[list[Email], dict[str, Any]]:
+    """The frozen editions and the frozen message settings: what every copy is made of, today and after a restart.
+
+    The first edition is for everybody who has chosen none of the others.
+    """
+    first = case((email.c.edition == Edition.STANDARD, 0), else_=1)
+    rows = conn.execute(
+        select(email).where(email.c.campaign_id == campaign_id).order_by(first, email.c.edition)
+    )
+    message = conn.execute(select(campaign.c.message).where(campaign.c.id == campaign_id)).scalar_one()
+    return [_edition(conn, row) for row in rows.all()], dict(message)
+
+
+def _edition(conn: Connection, row: Row[Any]) -> Email:
+    mine = and_(picture.c.campaign_id == row.campaign_id, picture.c.edition == row.edition)
     pictures = tuple(
         Picture(
             name=p.name,
@@ -142,11 +154,10 @@ def load_email(conn: Connection, campaign_id: int, edition: str = "standard") ->
             height=p.height,
             alt=p.alt,
         )
-        for p in conn.execute(shown.order_by(picture.c.position))
+        for p in conn.execute(select(picture).where(mine).order_by(picture.c.position))
     )
     fields = {name: getattr(row, name) for name in EMAIL_FIELDS if name != "digest"}
-    message = conn.execute(select(campaign.c.message).where(campaign.c.id == campaign_id)).scalar_one()
-    return Email(pictures=pictures, **fields), dict(message)
+    return Email(pictures=pictures, **fields)
 
 
 def _transition(
@@ -243,13 +254,21 @@ def _has_it(target: Target) -> ColumnElement[bool]:
     return and_(exists().where(*begun), exists().where(*theirs, *begun))
 
 
-def left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnElement[str]:
-    """Why a person gets no copy; empty for those who do. One expression, so that plan and freeze can't differ."""
+def left_out_because(
+    target: Target, only: frozenset[bytes] | None, now: datetime | None = None
+) -> ColumnElement[str]:
+    """Why a person gets no copy; empty for those who do. One expression, so that plan and freeze can't differ.
+
+    Whose pause is over ``now`` counts as active: ``choosing.wake`` makes it so before the freeze.
+    """
     suppressed = exists().where(suppression.c.address_key == subscriber.c.address_key)
     has_it = _has_it(target)
+    away = subscription.c.state != SubscriptionState.ACTIVE
+    if now is not None:
+        away = and_(away, not_(pause_is_over(now)))
     reasons = [
         (subscriber.c.address_key.is_(None), literal("erased")),
-        (subscription.c.state != SubscriptionState.ACTIVE, subscription.c.state),
+        (away, subscription.c.state),
         (suppressed, literal("suppressed")),
         (has_it, literal(ALREADY)),
     ]
@@ -258,13 +277,19 @@ def left_out_because(target: Target, only: frozenset[bytes] | None) -> ColumnEle
     return case(*reasons, else_=literal(""))
 
 
-def audience(conn: Connection, target: Target, only: frozenset[bytes] | None) -> dict[str, int]:
+def audience(
+    conn: Connection, target: Target, only: frozenset[bytes] | None, now: datetime | None = None
+) -> dict[str, int]:
     """How many people of the list would get a copy (key ``""``), and how many not, by reason."""
-    return _by_reason(conn, of_list(target), left_out_because(target, only))
+    return _by_reason(conn, of_list(target), left_out_because(target, only, now))
 
 
 def audience_by_domain(
-    conn: Connection, target: Target, only: frozenset[bytes] | None, domains: Collection[str]
+    conn: Connection,
+    target: Target,
+    only: frozenset[bytes] | None,
+    domains: Collection[str],
+    now: datetime | None = None,
 ) -> dict[str, int]:
     """How many people who would get a copy have an address at each of these domains. Looks at everybody once."""
     if not domains:
@@ -274,7 +299,7 @@ def audience_by_domain(
     domain = case(
         *((address.endswith(end, autoescape=True), literal(name)) for end, name in at.items()), else_=None
     )
-    theirs = of_list(target).where(left_out_because(target, only) == "")
+    theirs = of_list(target).where(left_out_because(target, only, now) == "")
     return {name: number for name, number in _by_reason(conn, theirs, domain).items() if name is not None}
 
 

@@ -53,4 +53,5 @@ def _delivery(row: Row[Any]) -> Delivery:
         settled_at=row.settled_at,
         reason=row.reason,
         provider_id=row.provider_id,
+        edition=row.edition,
     )

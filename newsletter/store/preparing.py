@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 
-from newsletter.model import Campaign, CampaignState, DeliveryState, Email
+from newsletter.model import Campaign, CampaignState, DeliveryState, Email, digest
 from newsletter.store import campaigns
 from newsletter.store.campaigns import Target
 from newsletter.store.schema import campaign, delivery, email, list_, owner, picture, subscriber, subscription
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Content:
     """What every copy of a campaign is made of, and how it is to leave."""
 
-    email: Email
+    editions: Sequence[Email]  # the first is for everybody who has chosen none of the others
     message: Mapping[str, Any]
     transport: str
 
@@ -55,6 +55,7 @@ class Change:
     subscriber_id: int
     address_key: bytes | None
     surplus: int | None  # the row's seq, if it is to go
+    edition: str
 
 
 def in_the_way(conn: Connection, target: Target) -> list[Found]:
@@ -91,7 +92,7 @@ def create(conn: Connection, target: Target, content: Content, *, mine: str, now
     }
     made = insert(campaign).values(key | _described(content, mine, now)).returning(campaign.c.id)
     campaign_id = int(conn.execute(made).scalar_one())
-    _store_email(conn, campaign_id, content.email)
+    _store_editions(conn, campaign_id, content.editions)
     return campaign_id
 
 
@@ -100,17 +101,22 @@ def adopt(conn: Connection, campaign_id: int, content: Content, *, mine: str, no
     for table in (picture, email):
         conn.execute(delete(table).where(table.c.campaign_id == campaign_id))
     conn.execute(update(campaign).where(campaign.c.id == campaign_id).values(_described(content, mine, now)))
-    _store_email(conn, campaign_id, content.email)
+    _store_editions(conn, campaign_id, content.editions)
 
 
 def _described(content: Content, mine: str, now: datetime) -> dict[str, Any]:
     return {
         "transport": content.transport,
-        "digest": content.email.digest,
+        "digest": digest(content.editions),
         "message": dict(content.message),
         "created_at": now,
         "owner": mine,
     }
+
+
+def _store_editions(conn: Connection, campaign_id: int, editions: Sequence[Email]) -> None:
+    for compiled in editions:
+        _store_email(conn, campaign_id, compiled)
 
 
 def _store_email(conn: Connection, campaign_id: int, compiled: Email) -> None:
@@ -142,7 +148,11 @@ def changes(
         campaigns.of_list(target)
         .outerjoin(delivery, row)
         .add_columns(
-            subscription.c.id, subscription.c.subscriber_id, subscriber.c.address_key, delivery.c.seq
+            subscription.c.id,
+            subscription.c.subscriber_id,
+            subscriber.c.address_key,
+            delivery.c.seq,
+            subscriber.c.edition,
         )
         .where(subscription.c.id > after, wanted != delivery.c.seq.is_not(None))
     )
@@ -171,6 +181,7 @@ def apply(conn: Connection, campaign_id: int, target: Target, wanted: Sequence[C
             change.subscription_id,
             change.address_key,
             PENDING,
+            change.edition,
         )
         for change in wanted
         if change.surplus is None
@@ -186,7 +197,7 @@ PENDING = DeliveryState.PENDING.value
 _ADD = (
     "INSERT INTO delivery (id, campaign_id, issue, kind, attempt, subscriber_id, subscription_id, address_key,"
     " state, edition, tries, reason, provider_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standard', 0, '', '')"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')"
     " ON CONFLICT DO NOTHING"
 )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome, Recipient
 
 MOST_WORDS = 300  # characters kept of what a server says: enough for any reply, too little to flood a ledger
@@ -34,9 +34,9 @@ def words(said: object) -> str:
     return " ".join("…" if "@" in word else word for word in printable.split())[:MOST_WORDS]
 
 
-def compose(wire: Wire, recipient: Recipient) -> bytes:
+def compose(wire: Wire | Wires, recipient: Recipient) -> bytes:
     """The whole message in one piece. Raises ``ValueError`` if this person's values can't stand in one."""
-    return b"".join(wire.pieces(recipient))
+    return b"".join(wire.of(recipient).pieces(recipient))
 
 
 def unsendable(error: ValueError) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome, Recipient
 
 
@@ -42,7 +42,7 @@ class Transport(Protocol):
 
     def run(
         self,
-        wire: Wire,
+        wire: Wire | Wires,
         copies: Iterator[Sequence[Recipient]],
         settle: Callable[[Sequence[Outcome]], None],
     ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome, Recipient
 
 
@@ -32,7 +32,7 @@ class FolderTransport:
 
     def run(
         self,
-        wire: Wire,
+        wire: Wire | Wires,
         copies: Iterator[Sequence[Recipient]],
         settle: Callable[[Sequence[Outcome]], None],
     ) -> None:
@@ -49,7 +49,7 @@ class FolderTransport:
                 raise self._unavailable(error) from error
             settle(settled)
 
-    def _take(self, wire: Wire, recipient: Recipient) -> Outcome:
+    def _take(self, wire: Wire | Wires, recipient: Recipient) -> Outcome:
         try:
             message = compose(wire, recipient)
         except ValueError as error:

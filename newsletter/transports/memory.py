@@ -12,7 +12,7 @@ from newsletter.transports.answers import compose, not_taken, unsendable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome, Recipient
 
     Answer = Callable[[Recipient, int], Outcome | Exception]
@@ -42,7 +42,7 @@ class MemoryTransport:
 
     def run(
         self,
-        wire: Wire,
+        wire: Wire | Wires,
         copies: Iterator[Sequence[Recipient]],
         settle: Callable[[Sequence[Outcome]], None],
     ) -> None:
@@ -55,7 +55,7 @@ class MemoryTransport:
                     settle(not_taken((one.delivery for one in window[position:]), error))
                     raise
 
-    def _take(self, wire: Wire, recipient: Recipient) -> Outcome:
+    def _take(self, wire: Wire | Wires, recipient: Recipient) -> Outcome:
         try:
             message = compose(wire, recipient)
         except ValueError as error:

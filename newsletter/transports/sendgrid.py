@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from newsletter.errors import TransportError
-    from newsletter.message import Wire
+    from newsletter.message import Wire, Wires
     from newsletter.model import Outcome, Recipient
     from newsletter.transports.sendgrid_http import Reply
     from newsletter.transports.sendgrid_payload import Copy
@@ -90,13 +90,13 @@ class SendGridTransport:
 
     def run(
         self,
-        wire: Wire,
+        wire: Wire | Wires,
         copies: Iterator[Sequence[Recipient]],
         settle: Callable[[Sequence[Outcome]], None],
     ) -> None:
         """See ``base.Transport``."""
         _check(self._settings)
-        with contextlib.closing(_Lane(self._settings, Payload(wire), self._account)) as lane:
+        with contextlib.closing(_Lane(self._settings, Payloads(wire), self._account)) as lane:
             while True:
                 if until := self._account.closed():
                     raise slow_down(until)
@@ -116,6 +116,26 @@ def _check(settings: SendGridSettings) -> None:
         raise TransportRejected(
             f"[sendgrid] url {settings.url} is not https: the API key would travel in the clear."
         )
+
+
+class Payloads:
+    """A payload for each edition, made when the first of its readers comes."""
+
+    def __init__(self, wires: Wire | Wires) -> None:
+        self._wires = wires
+        self._made: dict[Wire, Payload] = {}
+
+    def split(self, window: Sequence[Recipient]) -> list[tuple[Payload, list[Recipient]]]:
+        """The window's readers by their edition."""
+        editions: dict[Wire, list[Recipient]] = {}
+        for recipient in window:
+            editions.setdefault(self._wires.of(recipient), []).append(recipient)
+        return [(self._payload(wire), people) for wire, people in editions.items()]
+
+    def _payload(self, wire: Wire) -> Payload:
+        if wire not in self._made:
+            self._made[wire] = Payload(wire)
+        return self._made[wire]
 
 
 class _Account:
@@ -154,11 +174,11 @@ class _Account:
 class _Lane:
     """Composes, posts over a connection of its own, and acts on what comes back."""
 
-    def __init__(self, settings: SendGridSettings, payload: Payload, account: _Account) -> None:
+    def __init__(self, settings: SendGridSettings, payloads: Payloads, account: _Account) -> None:
         url = settings.url.rstrip("/")
         self._connection = KeptConnection(url, settings.timeout)
         self._mail_send = client(Secret(settings.api_key), url, self._connection).mail.send
-        self._payload = payload
+        self._payloads = payloads
         self._account = account
         self._doubts = 0
 
@@ -168,15 +188,17 @@ class _Lane:
 
     def compose(self, window: Sequence[Recipient]) -> tuple[list[Copy], list[Outcome]]:
         """What can be posted, and the outcome of what can't."""
-        if window and (whole := self._payload.window(window)) is not None:
-            return whole, []
         ready: list[Copy] = []
         refused: list[Outcome] = []
-        for recipient in window:
-            try:
-                ready.append(self._payload.copy(recipient))
-            except ValueError as error:
-                refused.append(Refused(recipient.delivery, unsendable(error)))
+        for payload, people in self._payloads.split(window):
+            if (whole := payload.window(people)) is not None:
+                ready += whole
+                continue
+            for recipient in people:
+                try:
+                    ready.append(payload.copy(recipient))
+                except ValueError as error:
+                    refused.append(Refused(recipient.delivery, unsendable(error)))
         return ready, refused
 
     def send(self, copies: Sequence[Copy], settle: Callable[[Sequence[Outcome]], None]) -> None:
@@ -204,7 +226,7 @@ class _Lane:
         if until := self._account.closed():  # the last answer, or another lane's, said so
             return Verdict(again=[group], stop=slow_down(until))
         try:
-            reply = self._mail_send.post(self._payload.request(group))
+            reply = self._mail_send.post(group[0].payload.request(group))
         except NotSent as error:
             return Verdict(again=[group], stop=TransportUnavailable(f"SendGrid can't be reached: {error}"))
         except NoAnswer as error:
@@ -239,7 +261,17 @@ def _nobody_taken(suspects: Sequence[Refused]) -> TransportRejected:
 
 
 def requests(copies: Sequence[Copy]) -> list[list[Copy]]:
-    """Groups that may travel together: SendGrid takes an address once, else it refuses the whole request."""
+    """Groups that may travel together: of one edition, and of each address one, else all of a request is refused."""
+    first = copies[0].payload if copies else None
+    if all(copy.payload is first for copy in copies):
+        return _apart(copies)
+    editions: dict[int, list[Copy]] = {}
+    for copy in copies:
+        editions.setdefault(id(copy.payload), []).append(copy)
+    return [group for some in editions.values() for group in _apart(some)]
+
+
+def _apart(copies: Sequence[Copy]) -> list[list[Copy]]:
     if len({copy.address.casefold() for copy in copies}) == len(copies) <= MOST_COPIES:
         return [list(copies)] if copies else []
     groups: list[dict[str, Copy]] = []

@@ -15,6 +15,7 @@ import html
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import repeat
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from newsletter import merge
 from newsletter.addresses import ascii_domain
 from newsletter.headers import with_phrase
 from newsletter.message import picture_path
-from newsletter.model import Recipient
+from newsletter.model import Edition, Recipient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -66,6 +67,7 @@ class Copy:
     delivery: bytes
     address: str = field(repr=False)  # its domain as A-labels
     personalization: bytes = field(repr=False)  # JSON, all ASCII
+    payload: Payload = field(repr=False)  # with the content of this person's edition
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,7 @@ class Payload:
                 "from": {"email": ascii_domain(wire.settings.from_address), "name": wire.settings.from_name},
                 **_reply_to(wire.settings.reply_to),
                 "subject": subject.text,
-                # SendGrid wants the plain text first.
-                "content": [
-                    {"type": "text/plain", "value": text_part.text},
-                    {"type": "text/html", "value": html_part.text},
-                ],
+                "content": _content(wire, text_part, html_part),
                 **_attachments(wire),
                 "tracking_settings": TRACKING_OFF,
             }
@@ -154,7 +152,7 @@ class Payload:
         if max(map(len, texts)) > MOST_VALUES:
             return None
         deliveries = [one.delivery for one in people]
-        return list(map(Copy, deliveries, addresses, map(str.encode, texts)))
+        return list(map(Copy, deliveries, addresses, map(str.encode, texts), repeat(self)))
 
     def copy(self, recipient: Recipient) -> Copy:
         """One person's part, whoever they are. Raises ``ValueError`` if their values can't be sent."""
@@ -169,7 +167,7 @@ class Payload:
         # JSON in ASCII is never shorter than UTF-8, and half a character is written as it is: \ud800.
         if len(text) > MOST_VALUES or "\\ud" in text:
             _check_values(json.loads(text))
-        return Copy(recipient.delivery, address, text.encode("ascii"))
+        return Copy(recipient.delivery, address, text.encode("ascii"), self)
 
     def request(self, copies: Sequence[Copy]) -> memoryview:
         """The JSON body for these copies, whose addresses all differ; no traceback shows what is in it."""
@@ -178,6 +176,14 @@ class Payload:
         people[0] = b'{"personalizations":[' + people[0]
         people[-1] += b"]," + self._common[1:]
         return memoryview(b",".join(people))
+
+
+def _content(wire: Wire, text: Part, page: Part) -> list[dict[str, str]]:
+    """SendGrid wants the plain text first."""
+    parts = [("text/plain", text), ("text/html", page)]
+    if wire.email.edition == Edition.TEXT:
+        del parts[1]
+    return [{"type": kind, "value": part.text} for kind, part in parts]
 
 
 def _is_plain(word: str) -> bool:

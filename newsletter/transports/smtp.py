@@ -24,7 +24,7 @@ from newsletter.transports.smtp_session import SMALLER, Answer, SmtpSettings, St
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from newsletter.message import Message, Wire
+    from newsletter.message import Message, Wire, Wires
     from newsletter.model import Outcome, Recipient
     from newsletter.transports.smtp_session import Conversation, Envelope
 
@@ -68,7 +68,7 @@ class SmtpTransport:
         self._dot_timeout = dot_timeout
         self._backoff = _Backoff(draw, sleep)
 
-    def run(self, wire: Wire, copies: Iterator[Sequence[Recipient]], settle: Settle) -> None:
+    def run(self, wire: Wire | Wires, copies: Iterator[Sequence[Recipient]], settle: Settle) -> None:
         """See ``base.Transport``."""
         line = _Line(self._settings, self._backoff)
         lane = _Lane(line, wire, _Pulled(copies, settle), signer=self._signer, dot_timeout=self._dot_timeout)
@@ -228,10 +228,10 @@ class _Lane:
     """Carries one copy after the other."""
 
     def __init__(
-        self, line: _Line, wire: Wire, pulled: _Pulled, *, signer: Signer | None, dot_timeout: float
+        self, line: _Line, wires: Wire | Wires, pulled: _Pulled, *, signer: Signer | None, dot_timeout: float
     ) -> None:
         self._line = line
-        self._wire = wire
+        self._wires = wires
         self._pulled = pulled
         self._signer = signer
         self._dot_timeout = dot_timeout
@@ -268,10 +268,11 @@ class _Lane:
         return None
 
     def _build(self, recipient: Recipient) -> _Copy:
-        message = self._wire.message(recipient)
+        wire = self._wires.of(recipient)
+        message = wire.message(recipient)
         signed = self._signer.fields(message) if self._signer else []
         pieces = [*signed, *message.headers, b"\r\n", *message.body]
-        sender, address = self._wire.envelope_from(recipient), ascii_domain(recipient.address)
+        sender, address = wire.envelope_from(recipient), ascii_domain(recipient.address)
         if not (
             sender.isprintable() and address.isprintable()
         ):  # the last guard against a command inside a command

@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from newsletter.errors import NewsletterError
+from newsletter.model import Edition
 from newsletter.web.studio import Studio
 from newsletter.web.watching import watch
 
@@ -35,6 +36,7 @@ HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 VIEWS = {"both": "Both", "phone": "Phone", "desktop": "Desktop", "text": "Text"}
 SCHEMES = {"light": "Light", "dark": "Dark"}
+PRINTS = {"standard": "Standard", "large": "Large print"}
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
@@ -125,8 +127,10 @@ class Preview:
         shown: dict[str, object] = {
             "view": _choice(request, "view", VIEWS),
             "colours": _choice(request, "colours", SCHEMES),
+            "print": _choice(request, "print", PRINTS),
             "views": VIEWS,
             "schemes": SCHEMES,
+            "prints": PRINTS,
             "sandbox": SANDBOX,
             "version": self.studio.version,  # taken before compiling: a save in between must reload this page
         }
@@ -136,7 +140,7 @@ class Preview:
         if slug not in slugs:
             return _render("missing.html.j2", shown, status=404)
         try:
-            sheet = await self.studio.sheet(slug)
+            sheet = await self.studio.sheet(slug, _edition(request))
         except NewsletterError as error:
             return _render("error.html.j2", {**shown, "error": error}, status=422)
         return _render("issue.html.j2", {**shown, "sheet": sheet})
@@ -144,7 +148,7 @@ class Preview:
     async def mail(self, request: Request) -> Response:
         """The html part alone, for the frames."""
         try:
-            sheet = await self.studio.sheet(request.path_params["slug"])
+            sheet = await self.studio.sheet(request.path_params["slug"], _edition(request))
         except NewsletterError as error:
             return Response(str(error), status_code=422, media_type="text/plain")
         html = sheet.html(_choice(request, "colours", SCHEMES))
@@ -172,6 +176,10 @@ class Preview:
 def _choice(request: Request, name: str, known: Mapping[str, str]) -> str:
     wanted = request.query_params.get(name, "")
     return wanted if wanted in known else next(iter(known))
+
+
+def _edition(request: Request) -> Edition:
+    return Edition(_choice(request, "print", PRINTS))
 
 
 def _render(template: str, shown: Mapping[str, object], *, status: int = 200) -> HTMLResponse:

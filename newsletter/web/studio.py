@@ -14,11 +14,12 @@ from newsletter import config, content, wiring
 from newsletter.checks import sample
 from newsletter.errors import NewsletterError
 from newsletter.message import picture_path
+from newsletter.model import Edition
 from newsletter.pictures import reference
 from newsletter.web.emulation import in_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from newsletter.model import Email, Finding, Issue, Picture, Publication
@@ -75,7 +76,7 @@ class Studio:
         self.closing = False
         self._changes = 0
         self._start = secrets.token_hex(4)  # a page of an earlier run must not look up to date
-        self._compiled: dict[str, Sheet | NewsletterError] = {}
+        self._compiled: dict[str, Mapping[str, Sheet] | NewsletterError] = {}
         self._busy = asyncio.Lock()
         self._change = asyncio.Event()
 
@@ -108,7 +109,7 @@ class Studio:
         """Every issue, the newest first."""
         return content.slugs(self.project)[::-1]
 
-    async def sheet(self, slug: str) -> Sheet:
+    async def sheet(self, slug: str, edition: Edition = Edition.STANDARD) -> Sheet:
         """The issue, compiled in a thread. Raises ``NewsletterError`` when it can't be."""
         async with self._busy:
             version = self.version
@@ -119,12 +120,13 @@ class Studio:
                 self._compiled[slug] = made
         if isinstance(made, NewsletterError):
             raise made
-        return made
+        return made[edition]
 
-    def _compile(self, slug: str) -> Sheet | NewsletterError:
+    def _compile(self, slug: str) -> Mapping[str, Sheet] | NewsletterError:
         try:
             settings = config.load(self.project, os.environ)
-            issue, email = wiring.compile_issue(settings, slug)
-            return Sheet(issue, email, wiring.publication(settings), wiring.findings(settings, issue, email))
+            issue, editions = wiring.compile_issue(settings, slug)
+            publication, found = wiring.publication(settings), wiring.findings(settings, issue, editions)
+            return {email.edition: Sheet(issue, email, publication, found) for email in editions}
         except NewsletterError as error:
             return error

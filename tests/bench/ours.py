@@ -136,7 +136,7 @@ def _freeze(engine: Engine, settings: Settings, email: Email) -> None:
     with _owned(engine, settings) as mine:
         planned = freezing.plan(engine, TARGET)
         message = wiring.message_settings(settings, now)
-        freezing.freeze(engine, planned, email, message, transport="smtp", now=now, owner=mine)
+        freezing.freeze(engine, planned, [email], message, transport="smtp", now=now, owner=mine)
 
 
 def _add_by_sql(conn: Connection, secret: bytes, first: int, last: int) -> None:
@@ -226,7 +226,7 @@ def _conduct(settings: Settings, mine: str) -> sending.Conduct:
 
 
 def _wire(engine: Engine, campaign: Campaign) -> Wire:
-    email, message = read(engine, lambda conn: campaigns.load_email(conn, campaign.id))
+    [email], message = read(engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     return Wire(email, MessageSettings.from_dict(message))
 
 

@@ -98,7 +98,7 @@ def test_build_writes_the_mail_of_a_sample_reader(pictured: Desk, tmp_path: Path
     pictured.run("build", SLUG, "--out", str(out))
     picture = f"images/{hashlib.sha256(SCAN).hexdigest()[:16]}.png"
     files = tree(out)
-    assert set(files) == {"index.html", "index.txt", "message.eml", picture}
+    assert set(files) == {"index.html", "large.html", "index.txt", "message.eml", picture}
     assert files[picture] == SCAN
     assert f'src="{picture}"'.encode() in files["index.html"]
     assert not any(b"@@" in data for data in files.values())
@@ -133,7 +133,7 @@ def test_build_tells_scripts_the_sizes_the_digest_and_the_findings(folder: Desk,
     assert told["text_bytes"] == (out / "index.txt").stat().st_size
     assert told["message_bytes"] == (out / "message.eml").stat().st_size
     assert re.fullmatch("[0-9a-f]{64}", told["digest"])
-    assert told["files"] == ["index.html", "index.txt", "message.eml"]
+    assert told["files"] == ["index.html", "index.txt", "large.html", "message.eml"]
     (finding,) = told["findings"]
     assert (finding["code"], finding["level"], finding["where"]) == ("R101", "warning", "related.1")
     assert (finding["file"], finding["line"]) == (f"issues/{SLUG}/issue.toml", 11)

@@ -108,7 +108,7 @@ def freeze_and_tell(file: Path, _people: int) -> None:
     mine = enrol(engine, "the freezing process")
     holds.clear()
     began, cpu = time.perf_counter(), time.process_time()
-    made = freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner=mine)
+    made = freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=mine)
     told = {
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,

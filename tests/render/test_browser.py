@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from newsletter import texts
+from newsletter.model import Edition
 from newsletter.pictures import resolve_pictures
 from newsletter.render import Theme, render
 from tests.render.samples import issue, lead, picture, publication, teasers
@@ -24,10 +25,14 @@ pytestmark = pytest.mark.browser
 SAMPLES = Path(__file__).parents[1] / "data" / "texts"
 
 
-def page(language: str = "en", theme: Theme | None = None, **changes: Any) -> str:
+def page(
+    language: str = "en", theme: Theme | None = None, edition: Edition = Edition.STANDARD, **changes: Any
+) -> str:
     """The HTML part with its pictures in it."""
-    words = texts.load(language, SAMPLES if language == "ar" else None)
-    email = render(issue(**changes), publication=publication(), theme=theme or Theme(), texts=words)
+    words, publisher = texts.load(language, SAMPLES if language == "ar" else None), publication()
+    email = render(
+        issue(**changes), publication=publisher, theme=theme or Theme(), texts=words, edition=edition
+    )
     data = {p.name: base64.b64encode(p.data).decode() for p in email.pictures}
     return resolve_pictures(email.html, lambda name: f"data:image/png;base64,{data[name]}")
 
@@ -217,3 +222,58 @@ def test_the_page_is_laid_out_by_the_standard_and_asks_the_network_for_nothing(
     tab.open(sample)
     assert tab.evaluate("document.compatMode") == "CSS1Compat"
     assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
+
+
+# --- large print -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large() -> str:
+    return page(edition=Edition.LARGE, related=teasers(6))
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_large_print_has_20_pixels_and_nothing_has_less(tab: Browser, large: str, width: int) -> None:
+    tab.width(width, phone=width < 500)
+    tab.open(large)
+    seen = tab.evaluate(TEXTS)
+    assert len(seen) > 40
+    assert min(text["size"] for text in seen) == 20
+    assert sum(text["size"] == 20 for text in seen) > 10
+    assert tab.evaluate(WIDTHS) == [width, width]
+    assert tab.evaluate(OVER_THE_EDGE) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_large_print_is_in_full_ink(tab: Browser, large: str, dark: bool) -> None:
+    """WCAG's AAA for what is read; links have the publisher's colour, which the checks hold to AA."""
+    tab.dark(dark)
+    tab.open(large)
+    links = set(
+        tab.evaluate("[...document.querySelectorAll('p a, .button a')].map(e => getComputedStyle(e).color)")
+    )
+    read = [text for text in tab.evaluate(TEXTS) if text["ink"] not in links]
+    assert len(read) > 20
+    for text in read:
+        assert contrast(text["ink"], text["paper"]) >= 7, text
+
+
+def test_large_print_has_one_column_on_a_desktop_too(tab: Browser, large: str) -> None:
+    tab.open(large)
+    places = tab.evaluate(TEASERS)
+    assert len({left for left, _ in places}) == 1
+    assert len({top for _, top in places}) == 6
+
+
+def test_large_print_twice_as_large_still_fits_a_small_phone(tab: Browser, large: str) -> None:
+    tab.width(320, phone=True)
+    tab.open(large)
+    tab.evaluate(DOUBLE)
+    assert tab.evaluate(WIDTHS) == [320, 320]
+    assert tab.evaluate(OVER_THE_EDGE) == []
+
+
+def test_large_print_has_large_targets(tab: Browser, large: str) -> None:
+    tab.width(375, phone=True)
+    tab.open(large)
+    assert [link for link in tab.evaluate(ALONE) if min(link[1:]) < 48] == []

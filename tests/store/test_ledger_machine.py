@@ -348,7 +348,7 @@ class LedgerMachine(RuleBasedStateMachine):
         made = None
         try:
             made = freezing.freeze(
-                self.engine, planned, EMAIL, MESSAGE, transport="memory", now=self.now, owner=mine
+                self.engine, planned, [EMAIL], MESSAGE, transport="memory", now=self.now, owner=mine
             )
         except errors.Refused:
             assert taken is not None or len(eligible) > planned.recipients

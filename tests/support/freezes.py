@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from newsletter.store.campaigns import Target
 
-CONTENT = Content(EMAIL, MESSAGE.to_dict(), "memory")
+CONTENT = Content([EMAIL], MESSAGE.to_dict(), "memory")
 
 
 def enrol(engine: Engine, name: str) -> str:
@@ -103,7 +103,7 @@ def _freeze_there(url: str, target: Target, killed_at: int) -> None:
     if killed_at:
         _kill_at(engine, killed_at)
     planned = freezing.plan(engine, target)
-    freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner=mine)
+    freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=mine)
 
 
 def _kill_at(engine: Engine, half: int) -> None:

@@ -95,7 +95,7 @@ def freeze(
 ) -> Campaign:
     """A running campaign to everyone who may get it."""
     planned = freezing.plan(engine, target, only=only)
-    return freezing.freeze(engine, planned, EMAIL, MESSAGE, transport="memory", now=NOW, owner=owner)
+    return freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=owner)
 
 
 def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:

@@ -370,7 +370,7 @@ class Sender:
     def start(cls, database: Database, name: str, campaign: int, now: datetime) -> Sender:
         """A process that goes on with a campaign: all that it knows comes from the database."""
         database.enrol(name, now)
-        stored, message = read(database.engine, lambda conn: campaigns.load_email(conn, campaign))
+        [stored], message = read(database.engine, lambda conn: campaigns.load_editions(conn, campaign))
         wire = Wire(stored, MessageSettings.from_dict(message))
         return cls(name, campaign, Ledger(database.engine, campaign, name, retry=RETRY), wire)
 

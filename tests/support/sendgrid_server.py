@@ -339,7 +339,9 @@ def problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not body.get("subject"):
         yield "subject", "The subject is required."
     types = [part["type"] for part in body["content"]]
-    if types != ["text/plain", "text/html"] or not all(part["value"] for part in body["content"]):
+    if types not in (["text/plain"], ["text/plain", "text/html"]) or not all(
+        part["value"] for part in body["content"]
+    ):
         yield "content", "text/plain first, then text/html, neither empty"
     for name in body.get("headers", {}):
         if name.lower() in RESERVED:
@@ -365,7 +367,7 @@ def _member_problems(place: str, member: dict[str, Any], seen: set[str]) -> Iter
 
 def write_out(body: dict[str, Any]) -> Iterator[Written]:
     """One message per person."""
-    text, html = (part["value"] for part in body["content"])
+    text, html, *_ = *(part["value"] for part in body["content"]), ""
     for member in body["personalizations"]:
         values = member["substitutions"]
         yield Written(
