@@ -11,10 +11,11 @@ import csv
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from newsletter import merge
 from newsletter.errors import UsageError
+from newsletter.formulas import unshield
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +28,8 @@ _ZIP = b"PK\x03\x04"  # what .xlsx and .ods files are
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row; with a ``problem`` its cells are not to be used."""
+class Row(NamedTuple):
+    """One row; with a ``problem`` its cells are not to be used. There are millions: this is the cheapest value."""
 
     line: int  # 1-based, where the row begins
     cells: tuple[str, ...]
@@ -44,6 +44,7 @@ class Sheet:
     encoding: str  # utf-8-sig or cp1252
     separator: str
     header: tuple[str, ...]  # empty for a plain list, whose first line is an address already
+    lines: int = 0  # of the file: a cell may hold some, so there are no more rows than that
 
     def rows(self) -> Iterator[Row]:
         """Every row below the header; blank ones are left out."""
@@ -53,7 +54,25 @@ class Sheet:
                 yield row
             elif row.cells or row.problem:
                 break
-        yield from (self._checked(row) for row in found)
+        width = len(self.header)
+        for row in found:
+            yield row if len(row.cells) == width else self._checked(row)
+
+    def pairs(self, first: int, second: int) -> Iterator[tuple[str, str]]:
+        """Two cells of every row of the right width, and nothing else: in a quarter of the time that ``rows`` takes."""
+        width = len(self.header)
+        with self.path.open(encoding=self.encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=self.separator, strict=True)
+            while True:
+                try:
+                    for cells in reader:
+                        if len(cells) == width or (
+                            len(cells) > width and not any(map(str.strip, cells[width:]))
+                        ):
+                            yield cells[first], cells[second]
+                    return
+                except csv.Error:
+                    continue  # reported when the rows are read for good
 
     def _checked(self, row: Row) -> Row:
         width = len(self.header)
@@ -67,7 +86,7 @@ class Sheet:
 def open_sheet(path: Path) -> Sheet:
     """Find out how the file is written. Raises ``UsageError`` for one that is no table of text."""
     try:
-        encoding = _encoding(path)
+        encoding, lines = _encoding(path)
         separator = _separator(path, encoding)
         first = next(_read(path, encoding, separator), None)
     except OSError as error:
@@ -79,20 +98,22 @@ def open_sheet(path: Path) -> Sheet:
     if first.problem:
         raise UsageError(f"{path}, line {first.line}: {first.problem}.", hint=SAVE_AS)
     headless = any("@" in cell for cell in first.cells)
-    return Sheet(path, encoding, separator, () if headless else first.cells)
+    return Sheet(path, encoding, separator, () if headless else first.cells, lines)
 
 
-def _encoding(path: Path) -> str:
-    """UTF-8 where every byte fits it (nothing else does by accident), else Windows-1252."""
+def _encoding(path: Path) -> tuple[str, int]:
+    """UTF-8 where every byte fits it (nothing else does by accident), else Windows-1252; and how many lines."""
+    lines = 0
     decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8-sig", "cp1252")}
     with path.open("rb") as file:
         for number, data in enumerate(iter(lambda: file.read(SCAN_BYTES), b"")):
             _refuse_binary(path, data, first=number == 0)
+            lines += data.count(b"\n")
             decoders = {name: decoder for name, decoder in decoders.items() if _accepts(decoder, data)}
     fitting = [name for name, decoder in decoders.items() if _accepts(decoder, b"", final=True)]
     if not fitting:
         raise UsageError(f"{path} is neither UTF-8 nor Windows-1252 text.", hint=SAVE_AS)
-    return fitting[0]
+    return fitting[0], lines
 
 
 def _accepts(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> bool:
@@ -125,7 +146,9 @@ def _read(path: Path, encoding: str, separator: str) -> Iterator[Row]:
         while True:
             before = reader.line_num
             try:
-                cells = tuple(cell.strip() for cell in next(reader))
+                cells = tuple(
+                    [unshield(cell) if "'" in cell else cell for cell in map(str.strip, next(reader))]
+                )
             except StopIteration:
                 return
             except csv.Error as error:

@@ -10,25 +10,28 @@ import that was cut off has done some chunks wholly, and running it again does t
 from __future__ import annotations
 
 import re
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import IntEnum, StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from newsletter import addresses
 from newsletter.errors import Refused, UsageError
+from newsletter.formulas import unshield
 from newsletter.headers import clean
 from newsletter.model import SubscriptionState
 from newsletter.rows import Columns, choose_columns, open_sheet
 from newsletter.store import subscribers as store
-from newsletter.store.engine import read, write
-from newsletter.store.subscribers import Newcomer, Standing
+from newsletter.store.engine import BREATH_SECONDS, read, write
+from newsletter.store.subscribers import ERASED, Newcomer, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -40,8 +43,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WINDOW = 20_000
+"""People of a large file who are put in the order of their keys: then 500 of them change 100 pages of an index. In the
+order of the file it would be one page for each, and a million people would write 5 GB."""
+
 CHUNK = 500  # rows in one transaction: about 10 ms, so that an unsubscribing reader hardly waits
 TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # Unicode Annex 9: they reach beyond the name
+PLAIN_TEXT = re.compile(r"[A-Za-z0-9À-ɏ .,'’&()-]*")  # as nearly all names are: nothing in it can be wrong
 LONGEST_TEXT = 200  # characters of a name or a custom field
 SHOWN = 10  # rows of each verdict that a report names; the rest are counted
 SHOWN_BAD = 100
@@ -81,14 +89,16 @@ STATUS_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+
+
+class Entry(NamedTuple):
     """What is asked for one person."""
 
     key: bytes
     address: str
     name: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = _NO_FIELDS
     status: Status = Status.ACTIVE
     line: int = 0
 
@@ -105,8 +115,7 @@ class Verdict(StrEnum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict on an entry, with what it was based on."""
 
     entry: Entry
@@ -260,8 +269,23 @@ def _describe(conn: Connection, entry: Entry, known: Standing) -> None:
 # Import
 
 
-def import_people(engine: Engine, order: Import, secret: bytes, *, now: datetime, apply: bool) -> Report:
+def _unheard(_line: int, _lines: int) -> None:
+    """Whom nobody asks to tell how far it is."""
+
+
+def import_people(
+    engine: Engine,
+    order: Import,
+    secret: bytes,
+    *,
+    now: datetime,
+    apply: bool,
+    told: Callable[[int, int], None] = _unheard,
+) -> Report:
     """Bring a file's people onto a list, or only say what that would do. ``secret`` makes the address keys.
+
+    ``told`` hears how many people are done and how many lines the file has. What was done when the process ends stays,
+    and the same call does the rest.
 
     Raises ``UsageError`` for a file that can't be read as a table; a row that can't be read is in the report.
     """
@@ -270,11 +294,21 @@ def import_people(engine: Engine, order: Import, secret: bytes, *, now: datetime
     columns = choose_columns(sheet, order.mapping, order.fields)
     known = read(engine, store.list_names)
     report = Report(sheet.encoding, columns.ignored, new_list=order.list not in known)
-    for entries in _chunks(_entries(sheet, columns, secret, report)):
+    people = _entries(sheet, columns, secret, report)
+    for done, entries in enumerate(_in_order(people, WINDOW if sheet.lines > WINDOW else 0)):
         for decision in _step(engine, order, entries, now=now, apply=apply):
             report.note_decision(decision)
+        told(done * CHUNK + len(entries), sheet.lines)
     report.lines.sort(key=lambda line: line.number)
     return report
+
+
+def _in_order(entries: Iterable[Entry], window: int) -> Iterator[list[Entry]]:
+    """As many as one transaction takes; those of a ``window`` are put in the order of their keys."""
+    for some in _chunks(entries, window or CHUNK):
+        if window:
+            some.sort(key=lambda entry: entry.key)
+        yield from _chunks(some, CHUNK)
 
 
 def _step(
@@ -289,37 +323,65 @@ def _step(
         _act(conn, list_id, decisions, "imported", order.source, now)
         return decisions
 
-    return write(engine, really) if apply else read(engine, preview)
+    if not apply:
+        return read(engine, preview)
+    time.sleep(BREATH_SECONDS)  # else others who write would wait for the whole file
+    return write(engine, really)
 
 
 def _entries(sheet: Sheet, columns: Columns, secret: bytes, report: Report) -> Iterator[Entry]:
     """Each person of the file once: the first row gives the name, the worst row the status."""
     stopped = _stopped(sheet, columns, secret)
-    seen: set[bytes] = set()
+    seen = _Seen()
     for row in sheet.rows():
         try:
             entry = _entry(row, columns, secret, stopped)
         except ValueError as error:
             report.note(row.line, Verdict.BAD, _email(row, columns), str(error).rstrip("."))
             continue
-        if entry.key in seen:
+        if seen.add(entry.key):
+            yield entry
+        else:
             report.note(row.line, Verdict.REPEATED, entry.address, "")
-            continue
-        seen.add(entry.key)
-        yield entry
+
+
+class _Seen:
+    """A set of keys that takes 25 MB for a million; Python's own would take 120.
+
+    Keys are evenly spread, so those with the same first bytes are few: what is left of them stands in one row.
+    """
+
+    FIRST = 2  # bytes
+
+    def __init__(self) -> None:
+        self._rows: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+
+    def add(self, key: bytes) -> bool:
+        """False if it was there already."""
+        row, rest = self._rows[key[: self.FIRST]], key[self.FIRST :]
+        at = row.find(rest)
+        while at % len(rest) and at > 0:  # found across two of them
+            at = row.find(rest, at + 1)
+        if at >= 0:
+            return False
+        row += rest
+        return True
 
 
 def _stopped(sheet: Sheet, columns: Columns, secret: bytes) -> dict[bytes, Status]:
     """Who must not be mailed according to any row of the file, however far down it stands."""
     found: dict[bytes, Status] = {}
-    for row in sheet.rows() if "status" in columns.places else ():
+    if "status" not in columns.places:
+        return found
+    for said, email in sheet.pairs(columns.places["status"], columns.places["email"]):
+        status = _read_status(said)
+        if status is Status.ACTIVE or status is None:
+            continue
         try:
-            status = _status(row, columns)
-            if status is not Status.ACTIVE:
-                key = addresses.key(addresses.parse(_email(row, columns)), secret)
-                found[key] = max(status, found.get(key, status))
+            key = addresses.key(addresses.parse(unshield(email.strip())), secret)
         except ValueError:
             continue  # reported when the rows are read for good
+        found[key] = max(status, found.get(key, status))
     return found
 
 
@@ -328,9 +390,9 @@ def _entry(row: Row, columns: Columns, secret: bytes, stopped: Mapping[bytes, St
     if row.problem:
         raise ValueError(row.problem)
     status = _status(row, columns)
-    address = addresses.parse(_email(row, columns))
+    address = addresses.parse(columns.cell(row, "email"))
     key = addresses.key(address, secret)
-    status = max(status, stopped.get(key, status))
+    status = max(status, stopped[key]) if key in stopped else status
     try:
         name = _text("name", _name(row, columns))
         fields = {field: _text(field, row.cells[place]) for field, place in columns.fields.items()}
@@ -338,9 +400,8 @@ def _entry(row: Row, columns: Columns, secret: bytes, stopped: Mapping[bytes, St
         if status is Status.ACTIVE:
             raise
         name, fields = "", {}  # a name that can't be used must not keep a person from being left alone
-    return Entry(
-        key, address, name, {field: text for field, text in fields.items() if text}, status, row.line
-    )
+    said = {field: text for field, text in fields.items() if text} if fields else _NO_FIELDS
+    return Entry(key, address, name, said, status, row.line)
 
 
 def _email(row: Row, columns: Columns) -> str:
@@ -351,11 +412,16 @@ def _status(row: Row, columns: Columns) -> Status:
     if row.problem or "status" not in columns.places:
         return Status.ACTIVE
     said = columns.cell(row, "status")
-    status = STATUS_WORDS.get(_word(said))
+    status = _read_status(said)
     if status is None:
         # Not even an empty cell is taken for a yes: people who never confirmed often have one.
         raise ValueError(f"the status {said[:20]!r} is none of active, unsubscribed, bounced and complained")
     return status
+
+
+@lru_cache(maxsize=100)  # a file holds a handful of words, a million times
+def _read_status(said: str) -> Status | None:
+    return STATUS_WORDS.get(_word(said))
 
 
 def _word(said: str) -> str:
@@ -363,12 +429,15 @@ def _word(said: str) -> str:
 
 
 def _name(row: Row, columns: Columns) -> str:
-    whole = columns.cell(row, "name")
+    if whole := columns.cell(row, "name"):
+        return whole
     parts = (columns.cell(row, "first"), columns.cell(row, "last"))
-    return whole or " ".join(part for part in parts if part)
+    return " ".join(part for part in parts if part)
 
 
 def _text(what: str, text: str) -> str:
+    if len(text) <= LONGEST_TEXT and PLAIN_TEXT.fullmatch(text):
+        return text
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the {what} has {len(text)} characters and may have {LONGEST_TEXT}")
     if TURNING.search(text):
@@ -380,9 +449,9 @@ def _text(what: str, text: str) -> str:
         raise ValueError(f"the {what} has a line break or another control character in it") from None
 
 
-def _chunks(things: Iterable[T]) -> Iterator[list[T]]:
+def _chunks(things: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(things)
-    while chunk := list(islice(rest, CHUNK)):
+    while chunk := list(islice(rest, size)):
         yield chunk
 
 
@@ -457,6 +526,11 @@ def look_up(engine: Engine, text: str, secret: bytes) -> Person:
     return read(engine, look)
 
 
+def key_of(text: str, secret: bytes) -> bytes:
+    """The key of an address that somebody typed. Raises ``UsageError`` for what is none."""
+    return addresses.key(_parse(text), secret)
+
+
 def check_list(engine: Engine, name: str) -> None:
     """Raise ``UsageError`` unless there is such a list."""
     names = read(engine, store.list_names)
@@ -488,7 +562,7 @@ def suppress_file(engine: Engine, file: Path, secret: bytes, *, source: str, now
     """Suppress every address of a file: a plain list, or a table with ``email`` and maybe ``reason`` or ``status``."""
     sheet = open_sheet(file)
     report = Report(sheet.encoding)
-    for found in _chunks(_suppressions(sheet, secret, report)):
+    for found in _chunks(_suppressions(sheet, secret, report), CHUNK):
         fresh = write(engine, partial(store.suppress, reasons=dict(found), source=source, now=now))
         report.counts[Verdict.STOPPED] += fresh
         report.counts[Verdict.UNCHANGED] += len(found) - fresh
@@ -533,7 +607,7 @@ def unsuppress(engine: Engine, text: str, secret: bytes) -> Suppressed:
         found = store.suppressed(conn, [key]).get(key)
         if found is None:
             raise UsageError(f"{addresses.mask(address)} is not suppressed.")
-        if found.reason == "erased":
+        if ERASED in {found.reason, found.source}:
             raise Refused(
                 f"{addresses.mask(address)} was erased, and an erasure is for ever.",
                 hint="They can subscribe anew themselves.",

@@ -96,6 +96,11 @@ def test_hosted_pictures_are_under_the_publishers_address_unless_named(project: 
     assert settings(project, toml(elsewhere)).images.url == "https://cdn.example.org/a"
 
 
+def test_without_lists_of_its_own_the_web_shows_the_publications_one_list(project: Path) -> None:
+    assert settings(project).public_lists == {"readers": "Research Digest"}
+    assert settings(project, toml(list="digest")).public_lists == {"digest": "Research Digest"}
+
+
 def test_every_section_is_read(project: Path) -> None:
     (project / "logo.png").write_bytes(b"")
     text = toml(
@@ -117,6 +122,16 @@ def test_every_section_is_read(project: Path) -> None:
         url = "http://127.0.0.1:8025/"
         [unsubscribe]
         mailto = "leave@example.org"
+        [web]
+        host = "::1"
+        port = 8081
+        workers = 4
+        proxies = ["10.0.0.0/8", "::1"]
+        privacy_url = "https://example.org/privacy"
+        network_limit = "5/m"
+        [web.lists]
+        readers = "Research Digest"
+        events = "Events near you"
         [theme]
         logo = "logo.png"
         body_font = "Georgia, 'Times New Roman', serif"
@@ -134,6 +149,14 @@ def test_every_section_is_read(project: Path) -> None:
     assert (found.smtp.port, found.smtp.username) == (587, "digest")
     assert found.sendgrid.url == "http://127.0.0.1:8025"
     assert found.unsubscribe.mailto == "leave@example.org"
+    assert (found.web.host, found.web.port, found.web.workers) == ("::1", 8081, 4)
+    assert found.web.proxies == ("10.0.0.0/8", "::1")
+    assert found.web.privacy_url == "https://example.org/privacy"
+    assert found.web.network_limit == Rate(5, 60)
+    assert list(found.public_lists.items()) == [
+        ("readers", "Research Digest"),
+        ("events", "Events near you"),
+    ]
     assert found.theme.model_dump(exclude_unset=True) == {
         "logo": "logo.png",
         "body_font": "Georgia, 'Times New Roman', serif",
@@ -271,6 +294,18 @@ def test_limits_are_shown_as_the_file_writes_them(project: Path) -> None:
         ("images", 'mode = "link"', "images.mode", "'embed' or 'hosted'"),
         ("images", 'url = "ftp://a"', "images.url", "https://"),
         ("unsubscribe", 'mailto = "mailto:a@example.org"', "unsubscribe.mailto", "must be an address"),
+        ("web", 'host = "127.0.0.1:8080"', "web.host", "without a port"),
+        ("web", 'host = ""', "web.host", "IP address"),
+        ("web", "port = 0", "web.port", "1 or more"),
+        ("web", "workers = 65", "web.workers", "64 or less"),
+        ("web", 'proxies = ["*"]', "web.proxies (entry 1)", "network"),
+        ("web", 'proxies = ["10.0.0.1/8"]', "web.proxies (entry 1)", "network"),
+        ("web", 'proxies = "127.0.0.1"', "web.proxies", "must be a list"),
+        ("web", 'privacy_url = "http://example.org"', "web.privacy_url", "https://"),
+        ("web", 'network_limit = "unlimited"', "web.network_limit", '"20/h"'),
+        ("web", "network_limit = 20", "web.network_limit", '"20/h"'),
+        ("web", 'lists = "readers"', "web.lists", "section of its own"),
+        ("web.lists", 'readers = ""', "web.lists.readers", "is empty"),
         ("theme", 'body_font = "serif; x"', "theme.body_font", "font names"),
         ("theme", 'logo = "no.png"', "theme.logo", "not there"),
         ("theme.light", 'accent = "#fff"', "theme.light.accent", "six digits"),
@@ -313,6 +348,11 @@ def test_an_unknown_key_suggests_the_near_one(project: Path, extra: str, message
 )
 def test_a_wrong_domain_is_named(project: Path, lines: str, message: str) -> None:
     assert told(project, toml(f"[sending.domains]\n{lines}")).startswith(f"newsletter.toml:8: {message}")
+
+
+def test_a_public_list_has_the_name_of_a_list(project: Path) -> None:
+    message = told(project, toml('[web.lists]\n"My Readers" = "A"'))
+    assert message.startswith('newsletter.toml:8: web.lists names the list "My Readers", which must be made')
 
 
 @pytest.mark.parametrize("domain", ["other.org", "news.example.org", "ple.org"])

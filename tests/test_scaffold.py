@@ -60,9 +60,9 @@ def test_settings_shown_in_comments_are_real_and_hold_what_is_built_in(tmp_path)
     )
     shown = config.load(tmp_path, {})
     assert set(tomllib.loads(file.read_text())) == {
-        "newsletter", "sending", "smtp", "dkim", "sendgrid", "images", "unsubscribe", "theme",
+        "newsletter", "sending", "smtp", "dkim", "sendgrid", "images", "unsubscribe", "web", "theme",
     }  # fmt: skip
-    for section in ("sending", "dkim", "sendgrid", "images", "unsubscribe", "theme"):
+    for section in ("sending", "dkim", "sendgrid", "images", "unsubscribe", "web", "theme"):
         assert getattr(shown, section) == getattr(plain, section)
     assert shown.smtp.security == plain.smtp.security
 

@@ -48,13 +48,16 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "new": Entry("writing", "Start the next issue, with comments that explain each field."),
         "preview": Entry("writing", "Show an issue in the browser while you write it."),
         "check": Entry("writing", "Say what must be mended before an issue can be sent."),
-        "build": Entry("writing", "Write an issue as index.html, index.txt and message.eml."),
+        "build": Entry("writing", "Write an issue as index.html, large.html, index.txt and message.eml."),
         "templates": Entry("writing", "List the templates, or take one over to change it."),
     },
     "Readers": {
-        "subscribers": Entry("readers", "Import, list, show, add and unsubscribe readers."),
+        "subscribers": Entry(
+            "readers", "Import, export, list, show, add, unsubscribe, erase and explain readers."
+        ),
         "suppressions": Entry("readers", "Manage the addresses that never get mail again."),
         "lists": Entry("readers", "Show the lists and how many readers each has."),
+        "serve": Entry("serving", "Serve the pages where readers sign up, choose and leave."),
     },
     "Send": {
         "proof": Entry("proof", "Send a marked test copy to an address of yours."),

@@ -1,24 +1,29 @@
 """The people: who is on which list, who must not be mailed, and what is known about one of them.
 
-`list` and `show` print addresses in full, because that is what was asked for. Everything else masks them: a
+`list`, `show` and `export` print addresses in full, because that is what was asked for. Everything else masks them: a
 report of an import is mailed around, and an error ends in a log.
 """
 
 from __future__ import annotations
 
+import gc
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import output
+from newsletter.cli import output, reading
 from newsletter.errors import UsageError
 from newsletter.model import SubscriptionState
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from newsletter.cli.main import Project
     from newsletter.model import Subscriber
+    from newsletter.personal_data import Erased
     from newsletter.subscriptions import Import, Person, Report
 
 BY_HAND = "the operator"  # the source of what nobody gave a source for
@@ -44,7 +49,7 @@ source_option = click.option(
 
 @click.group()
 def subscribers() -> None:
-    """Import, list, show, add and unsubscribe readers."""
+    """Import, export, list, show, add, unsubscribe, erase and explain readers."""
 
 
 @subscribers.command(
@@ -92,7 +97,15 @@ def import_(
         fields=fields,
     )
     engine = project.store
-    report = import_people(engine, order, project.settings.address_key, now=_now(), apply=apply)
+    gc.freeze()  # what was imported stays, and need not be looked through again and again
+    gc.set_threshold(20_000)  # `main` lets more gather; a million rows would leave 60 MB of it
+    try:
+        with reading.Shown() as shown:
+            report = import_people(
+                engine, order, project.settings.address_key, now=_now(), apply=apply, told=shown.told
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The same command does what is left." if apply else "") from None
     _print_report(report)
     _after_import(project, order, report, apply=apply)
 
@@ -170,7 +183,9 @@ def list_(project: Project, list_name: str | None, state: str | None) -> None:
 
 
 def _cells(person: Subscriber) -> tuple[str, ...]:
-    state = f"{person.state}, suppressed: {person.suppressed}" if person.suppressed else person.state
+    until = f" until {_day(person.paused_until)}" if person.paused_until else ""
+    stop = f", suppressed: {person.suppressed}" if person.suppressed else ""
+    state = f"{person.state}{until}{stop}"
     return (
         person.address or "(erased)",
         person.name,
@@ -196,6 +211,8 @@ def show(project: Project, address: str) -> None:
 
 
 def _print_person(found: Person) -> None:
+    from newsletter.lookalikes import mixed_scripts
+
     if found.suppressed:
         stop = found.suppressed
         output.say(
@@ -205,12 +222,18 @@ def _print_person(found: Person) -> None:
         output.print_table(
             ("address", "name", "list", "state", "since", "source"), map(_cells, found.standings)
         )
+        if scripts := mixed_scripts(found.standings[0].address):
+            output.warn(f"this address mixes {scripts} letters, so it looks like another one than it is")
+        output.say(f"edition: {found.standings[0].edition}")
         for name, text in found.standings[0].fields.items():
             output.say(f"{name}: {text}")
     if found.consents:
         output.say()
-        rows = [(_minute(said.at), said.list, said.act, said.source) for said in found.consents]
-        output.print_table(("said", "list", "what", "source"), rows)
+        rows = [
+            (_minute(said.at), said.list, said.act, said.source, said.form, said.wording)
+            for said in found.consents
+        ]
+        output.print_table(("said", "list", "what", "source", "form", "wording"), rows)
     if found.copies:
         output.say()
         copies = [
@@ -267,6 +290,143 @@ def unsubscribe(project: Project, address: str, list_name: str | None, source: s
     secret = project.settings.address_key
     left = subscriptions.unsubscribe(engine, address, list_name, secret, source=source or BY_HAND, now=_now())
     output.say(f"Unsubscribed from {', '.join(left)}." if left else "Was unsubscribed already.")
+
+
+@subscribers.command(epilog="Example: newsletter subscribers erase zoe@example.org")
+@click.argument("address")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def erase(project: Project, address: str, *, yes: bool) -> None:
+    """Take everything about a person away, for good.
+
+    Name, address, fields, edition and the sources of their consents go, and the files of their mails. The numbers of
+    every campaign stay right. The address is suppressed by its key, so that no old file brings it back; only they
+    themselves can, by subscribing anew. Backups that were made before still hold the person.
+    """
+    from newsletter import personal_data, subscriptions, wiring
+    from newsletter.store.engine import write
+
+    engine, settings = project.store, project.settings
+    key = subscriptions.key_of(address, settings.address_key)
+    if not yes:
+        click.confirm("Nobody can undo this. Erase everything about this address?", abort=True)
+    erased = write(engine, lambda conn: personal_data.erase(conn, key, now=_now()))
+    if erased is None:
+        output.say("Nobody has this address, so there is nothing to erase.")
+        output.next_steps(f"newsletter suppressions add {address}")
+        return
+    emptied = personal_data.clear_up(engine, wiring.outboxes(settings), erased)
+    output.say("Erased.")
+    _tell_what_is_left(erased, emptied=emptied)
+
+
+def _tell_what_is_left(erased: Erased, *, emptied: bool) -> None:
+    if erased.on_the_way:
+        output.warn("a copy is being handed over at this moment: run the same command again when it has left")
+    if not emptied:
+        output.warn(
+            "another program keeps the database's log in use: run the same command again when it has ended"
+        )
+
+
+@subscribers.command(epilog="Example: newsletter subscribers export --list readers --out readers.csv")
+@click.argument("address", required=False)
+@click.option("--list", "list_name", metavar="NAME", help="Only this list.")
+@click.option("--state", type=STATES, help="Only people in this state.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it.  [default: here]"
+)
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.pass_obj
+def export(
+    project: Project,
+    address: str | None,
+    list_name: str | None,
+    state: str | None,
+    out: Path | None,
+    *,
+    force: bool,
+) -> None:
+    """Write everybody as CSV, or all that is held about one ADDRESS as JSON.
+
+    The file is its owner's alone. In a CSV file, cells that a spreadsheet would take for a formula begin with an
+    apostrophe, which the import takes off again.
+    """
+    from newsletter import subscriptions
+
+    if address is not None:
+        if list_name or state:
+            raise UsageError(
+                "--list and --state choose among all people: leave them out, or leave ADDRESS out."
+            )
+        _export_one(project, address, out, force=force)
+        return
+    if list_name:
+        subscriptions.check_list(project.store, list_name)
+    _export_list(project, list_name, SubscriptionState(state) if state else None, out, force=force)
+
+
+def _export_one(project: Project, address: str, out: Path | None, *, force: bool) -> None:
+    from newsletter import personal_data, subscriptions
+    from newsletter.store.engine import read
+
+    key = subscriptions.key_of(address, project.settings.address_key)
+    held = read(project.store, lambda conn: personal_data.export_by_key(conn, key))
+    if held is None:
+        output.say("Nothing is known about this address.")
+    elif out is None:
+        output.print_json(held)
+    else:
+        import json
+
+        from newsletter.exporting import private_file
+
+        with private_file(out, force=force) as file:
+            json.dump(held, file, indent=2, ensure_ascii=False)
+        output.say(f"Written to {out}. It holds all about one person: send it only to them.")
+
+
+def _export_list(
+    project: Project, list_name: str | None, state: SubscriptionState | None, out: Path | None, *, force: bool
+) -> None:
+    from newsletter.exporting import private_file, write_csv
+    from newsletter.store.engine import read
+
+    fields = project.settings.newsletter.fields
+
+    def everybody(file: IO[str]) -> int:
+        return read(
+            project.store,
+            lambda conn: write_csv(conn, file, list_name=list_name, state=state, fields=fields),
+        )
+
+    if out is None:
+        everybody(sys.stdout)
+        return
+    with private_file(out, force=force) as file:
+        written = everybody(file)
+    output.say(
+        f"Written to {out}: {output.plural(written, 'line')}. Being on this list is health data: keep it safe."
+    )
+
+
+@subscribers.command(epilog="Example: newsletter subscribers explain zoe@example.org 2026-12")
+@click.argument("address")
+@click.argument("slug", required=False)
+@click.pass_obj
+def explain(project: Project, address: str, slug: str | None) -> None:
+    """Say why a person is or is not in the send of an issue: then, and now.
+
+    Without SLUG, only whether they would get the next one.
+    """
+    from newsletter import explaining, subscriptions
+    from newsletter.store.engine import read
+
+    key = subscriptions.key_of(address, project.settings.address_key)
+    for part in read(project.store, lambda conn: explaining.explain(conn, key, slug, now=_now())):
+        output.say(f"{part.about}:")
+        for sentence in part.sentences:
+            output.say(f"  {sentence}")
 
 
 @click.group()

@@ -105,6 +105,18 @@ class Unsubscribe(Section):
     mailto: values.OptionalAddress = ""
 
 
+class Web(Section):
+    """What `newsletter serve` listens on, and what readers may choose there."""
+
+    host: values.Host = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    proxies: values.Networks = ("127.0.0.1", "::1")
+    privacy_url: values.OptionalUrl = ""
+    network_limit: values.AskingRate = limits.Rate(20, 3600)  # sign-ups from one network
+    lists: values.Titles = Field(default_factory=dict)
+
+
 class Palette(Section):
     """Colours of one mode; what is left out stays as ``newsletter.render.theme`` has it."""
 
@@ -144,6 +156,7 @@ class Sections(Section):
     sendgrid: SendGrid = SendGrid()
     images: Images = Images()
     unsubscribe: Unsubscribe = Unsubscribe()
+    web: Web = Web()
     theme: Theme = Theme()
 
 
@@ -176,6 +189,11 @@ class Settings(Sections):
     def address_key(self) -> bytes:
         """Makes address keys; empty if not set."""
         return self.newsletter_address_key
+
+    @property
+    def public_lists(self) -> Mapping[str, str]:
+        """The lists that readers see, each with its title: [web.lists], else the publication's one list."""
+        return self.web.lists or {self.newsletter.list: self.newsletter.name}
 
     @property
     def state_dir(self) -> Path:
@@ -229,7 +247,7 @@ def _shown(value: object) -> object:
     if isinstance(value, tuple):
         return [_shown(item) for item in value]
     if isinstance(value, Mapping):
-        return [f"{name} = {limit}" for name, limit in value.items()]
+        return [f"{name} = {each}" for name, each in value.items()]
     if isinstance(value, limits.Rate):
         return str(value)
     if isinstance(value, float):

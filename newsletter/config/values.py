@@ -6,6 +6,7 @@ of a sentence that begins with the key: "newsletter.base_url must not end with a
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -314,6 +315,50 @@ def key_files(given: Mapping[str, str]) -> Mapping[str, str]:
     return given
 
 
+def host(text: str) -> str:
+    """What a server can listen on: an IP address, or a name of this machine."""
+    if _is_ip(text) or re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", text):
+        return text
+    raise ValueError('must be an IP address or a host name without a port, such as "127.0.0.1"')
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def network(text: str) -> str:
+    """An IP address, or a network of them."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError('must be an IP address or a network, such as "127.0.0.1" or "10.0.0.0/8"') from None
+    return text
+
+
+def asking_rate(given: object) -> limits.Rate:
+    """How often strangers may ask; never unlimited, because each time a mail may go to somebody."""
+    found = None
+    with contextlib.suppress(ValueError):
+        found = given if isinstance(given, limits.Rate) else limits.Rate.parse(str(given))
+    if found is None:
+        raise ValueError('must be a number per second, minute, hour or day in quotes, such as "20/h"')
+    return found
+
+
+def list_titles(given: Mapping[str, str]) -> Mapping[str, str]:
+    """Titles by the names of their lists."""
+    for name in given:
+        try:
+            list_name(name)
+        except ValueError as error:
+            raise ValueError(f'names the list "{name}", which {error}') from None
+    return given
+
+
 def frozen(value: object) -> object:
     """TOML has lists, frozen settings have tuples."""
     return tuple(value) if isinstance(value, list) else value
@@ -346,3 +391,7 @@ FullPath = Annotated[FileName, AfterValidator(in_full)]
 OptionalDomain = Annotated[str, AfterValidator(optional(domain))]
 KeyFile = Annotated[str, BeforeValidator(key_file), AfterValidator(one_line), AfterValidator(private_file)]
 KeyFiles = Annotated[Mapping[str, KeyFile], AfterValidator(key_files)]
+Host = Annotated[str, AfterValidator(host)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(network)], ...], BeforeValidator(frozen)]
+AskingRate = Annotated[limits.Rate, BeforeValidator(asking_rate)]
+Titles = Annotated[Mapping[str, Line], AfterValidator(list_titles)]

@@ -47,5 +47,8 @@ class Database(Protocol):
     def expect_small_commits(self, conn: Connection) -> None:
         """Thousands of them follow on this connection: sending begins."""
 
+    def scrub(self, engine: Engine) -> bool:
+        """Takes what was erased out of free space and logs, as far as it can; False if others were in the way."""
+
     def health(self, conn: Connection) -> Health:
         """Looks for damage; reads everything and changes nothing."""

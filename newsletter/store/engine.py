@@ -112,6 +112,12 @@ def expect_small_commits(engine: Engine) -> None:
     read(engine, _kind(engine.url).expect_small_commits)
 
 
+def scrub(engine: Engine) -> bool:
+    """After an erasure: takes it out of the database's free space and log; False if others kept them in use."""
+    with _translated(engine):
+        return _kind(engine.url).scrub(engine)
+
+
 def health(engine: Engine) -> Health:
     """Looks for damage in the whole database; changes nothing."""
     return read(engine, _kind(engine.url).health)

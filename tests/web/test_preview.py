@@ -132,6 +132,14 @@ def test_the_text_part_is_shown_as_text(preview: Preview) -> None:
     until(lambda: "&lt;b&gt;lower&lt;/b&gt;" in preview.get("/?view=text").body)
 
 
+def test_large_print_is_shown_and_the_other_choices_stay(steady: Preview) -> None:
+    page = steady.get("/?view=phone&colours=dark&print=large").body
+    assert f'src="/mail/{SLUG}?colours=dark&amp;print=large"' in page
+    assert 'href="?view=desktop&amp;colours=dark&amp;print=large"' in page
+    assert "font-size:20px" in steady.get(f"/mail/{SLUG}?print=large").body
+    assert "font-size:20px" not in steady.get(f"/mail/{SLUG}").body
+
+
 def test_a_save_is_told_to_the_page_and_changes_the_mail(preview: Preview) -> None:
     with preview.versions() as following:
         before = following()

@@ -1,0 +1,454 @@
+"""Seeing, moving and erasing what is held about a person, on both databases."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import func, insert, select, update
+
+from newsletter import joining, personal_data
+from newsletter.joining import SignUp, Wording
+from newsletter.limits import Rate
+from newsletter.model import DeliveryState, LetterPurpose, SubscriptionState
+from newsletter.personal_data import export, export_by_key
+from newsletter.store import letters as outbox
+from newsletter.store import marks, personal, subscribers
+from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
+from newsletter.store.engine import read, write
+from newsletter.store.personal import codes_only
+from newsletter.store.schema import consent, delivery, letter, metadata, subscriber, suppression
+from tests.support.ledgers import NOW, freeze, open_store
+from tests.support.readers import SECRET, ZOE, acts, emptied, joins, key, letters, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+NEW = "zoe.new@example.net"
+NEVER = 99  # nobody's number
+WORDING = Wording.of("I want the digest about multiple sclerosis by email.", "en")
+SOON = NOW + timedelta(minutes=5)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One of each kind for all tests of this file."""
+    url = request.getfixturevalue("postgresql_server").create() if request.param == "postgresql" else ""
+    made = open_store(tmp_path_factory.mktemp("data"), url=url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def engine(database: Engine) -> Engine:
+    """A list without anybody on it."""
+    return emptied(database)
+
+
+def do(engine: Engine, act: Callable[..., Any], *args: object, now: datetime = SOON, **more: object) -> Any:
+    """One press of a button."""
+    return write(engine, lambda conn: act(conn, *args, now=now, **more))
+
+
+def link(engine: Engine, number: int) -> tuple[int, datetime]:
+    """Asks for the letter to the address on file; returns what its link says."""
+    assert do(engine, personal_data.ask_access, number, secret=SECRET, now=NOW)
+    expires = letters(engine, LetterPurpose.ACCESS)[-1]["expires_at"]
+    assert isinstance(expires, datetime)
+    return number, expires
+
+
+def change_link(engine: Engine, number: int, address: str = NEW) -> tuple[int, datetime]:
+    """Asks for another address; returns what the link in the letter to it says."""
+    assert do(engine, personal_data.ask_change, *link(engine, number), address, secret=SECRET)
+    expires = letters(engine, LetterPurpose.CHANGE)[-1]["expires_at"]
+    assert isinstance(expires, datetime)
+    return number, expires
+
+
+def address_of(engine: Engine, number: int) -> str | None:
+    """Where mail goes that this subscription brings."""
+    query = select(subscriber.c.address).join_from(subscriber, metadata.tables["subscription"])
+    return read(engine, lambda conn: conn.scalar(query.where(metadata.tables["subscription"].c.id == number)))
+
+
+def erase(engine: Engine, address: str = ZOE) -> Any:
+    return do(engine, personal_data.erase, key(address))
+
+
+def everything(engine: Engine) -> str:
+    """Every value of every row, as text and bytes alike."""
+
+    def look(conn: Any) -> str:
+        rows = (row for table in metadata.sorted_tables for row in conn.execute(select(table)))
+        return "\n".join(bytes(v).hex() if isinstance(v, bytes) else repr(v) for row in rows for v in row)
+
+    return read(engine, look)
+
+
+# The link
+
+
+def test_a_link_to_ones_data_goes_to_the_address_on_file_and_works_once(engine: Engine) -> None:
+    zoe = joins(engine)
+    number, expires = link(engine, zoe)
+    assert expires == (NOW + timedelta(hours=1)).replace(microsecond=0)
+    assert do(engine, personal_data.usable, number, expires)
+    assert do(engine, personal_data.download, number, expires)["person"]["address"] == ZOE
+    assert not do(engine, personal_data.usable, number, expires)
+    assert do(engine, personal_data.download, number, expires) is None
+    assert not do(engine, personal_data.ask_change, number, expires, NEW, secret=SECRET)
+    assert do(engine, personal_data.erase_by_link, number, expires) is None
+    assert address_of(engine, zoe) == ZOE
+
+
+def test_a_link_ends_after_an_hour_and_a_guess_opens_nothing(engine: Engine) -> None:
+    zoe, bob = joins(engine), joins(engine, "bob@example.org")
+    number, expires = link(engine, zoe)
+    assert do(engine, personal_data.download, number, expires, now=expires) is None
+    assert do(engine, personal_data.erase_by_link, bob, expires) is None
+    assert do(engine, personal_data.download, number, expires + timedelta(seconds=1)) is None
+    assert not do(engine, personal_data.ask_access, NEVER, secret=SECRET)
+
+
+def test_nobody_fills_an_inbox_with_letters_about_data(engine: Engine) -> None:
+    zoe = joins(engine)
+    asked = [do(engine, personal_data.ask_access, zoe, secret=SECRET, now=NOW) for _ in range(20)]
+    assert asked[0]
+    assert 1 <= sum(asked) == len(letters(engine)) <= 4
+
+
+# Seeing
+
+
+def test_a_person_sees_every_column_that_is_held_about_them(engine: Engine) -> None:
+    zoe = joins(engine)
+    freeze(engine)
+    do(engine, subscribers.suppress, {key(ZOE): "bounced"}, source="a bounce")
+    write(engine, lambda conn: outbox.remember_wording(conn, WORDING.version, WORDING.text, "en", NOW))
+    said = {"subscription_id": zoe, "at": NOW, "act": "confirmed", "source": "their link", "form": "website"}
+    write(engine, lambda conn: conn.execute(insert(consent).values(said | {"wording": WORDING.version})))
+    link(engine, zoe)
+    found = read(engine, lambda conn: export_by_key(conn, key(ZOE)))
+    assert json.loads(json.dumps(found)) == found
+    assert found is not None
+    parts = {
+        "subscriber": [found["person"]],
+        "subscription": found["lists"],
+        "consent": found["lists"][0]["said"],
+        "delivery": found["emails"],
+        "letter": found["letters"],
+        "suppression": found["never_mailed"],
+    }
+    for name, rows in parts.items():
+        numbers = personal_data.INTERNAL | ({"id"} if name != "delivery" else set())
+        assert rows, name
+        assert {column.name for column in metadata.tables[name].columns} - numbers <= rows[0].keys(), name
+    last = found["lists"][0]["said"][-1]
+    assert (last["act"], last["form"], last["wording_text"]) == ("confirmed", "website", WORDING.text)
+    assert found["person"]["fields"] == {"town": "Leeds"}
+
+
+def test_nobody_sees_anything_of_anybody_else(engine: Engine) -> None:
+    joins(engine)
+    bob = joins(engine, "bob@example.org", name="Bob")
+    freeze(engine)
+    link(engine, bob)
+    found = read(engine, lambda conn: export(conn, personal.owner_of(conn, key(ZOE)) or 0))
+    assert "bob" not in json.dumps(found).lower()
+    assert len(found["emails"]) == 1
+
+
+def test_of_an_address_that_nobody_has_there_may_be_a_suppression(engine: Engine) -> None:
+    assert read(engine, lambda conn: export_by_key(conn, key(ZOE))) is None
+    do(engine, subscribers.suppress, {key(ZOE): "manual"}, source="a phone call")
+    found = read(engine, lambda conn: export_by_key(conn, key(ZOE)))
+    assert found is not None
+    assert found["never_mailed"][0]["reason"] == "manual"
+
+
+# Another address
+
+
+def test_a_new_address_counts_once_somebody_there_said_yes(engine: Engine) -> None:
+    zoe = joins(engine)
+    number, expires = change_link(engine, zoe)
+    assert [row["address"] for row in letters(engine, LetterPurpose.CHANGE)] == [NEW]
+    assert address_of(engine, zoe) == ZOE
+    change = {"source": "the new inbox"}
+    assert do(engine, personal_data.change, number, expires, **change) == "changed"
+    assert do(engine, personal_data.change, number, expires, **change) == "already"
+    assert (address_of(engine, zoe), state_of(engine, zoe)) == (NEW, SubscriptionState.ACTIVE)
+    assert acts(engine, zoe) == ["added", "address changed"]
+    stopped = read(engine, lambda conn: subscribers.suppressed(conn, [key(ZOE), key(NEW)]))
+    assert [(found.key, found.reason) for found in stopped.values()] == [(key(ZOE), "unsubscribed")]
+    assert do(engine, personal_data.change, number, expires + timedelta(hours=1), **change) == "gone"
+    assert do(engine, personal_data.change, NEVER, expires, **change) == "gone"
+
+
+def test_what_is_no_address_leaves_the_link_as_it_was(engine: Engine) -> None:
+    number, expires = link(engine, joins(engine))
+    with pytest.raises(ValueError, match="@"):
+        do(engine, personal_data.ask_change, number, expires, "nonsense", secret=SECRET)
+    assert do(engine, personal_data.usable, number, expires)
+
+
+def test_a_letter_about_a_new_address_tells_nothing_about_who_has_it(engine: Engine) -> None:
+    zoe, _ = joins(engine), joins(engine, NEW)
+    do(engine, subscribers.suppress, {key("bad@example.org"): "complained"}, source="")
+    for address in (NEW, "bad@example.org", "nobody@example.org"):
+        number, expires = link(engine, zoe)
+        assert do(engine, personal_data.ask_change, number, expires, address, secret=SECRET)
+        emptied_throttles(engine)
+    assert {row["state"] for row in letters(engine, LetterPurpose.CHANGE)} == {"waiting"}
+
+
+def emptied_throttles(engine: Engine) -> None:
+    """An hour later."""
+    write(engine, lambda conn: conn.execute(metadata.tables["throttle"].delete()))
+
+
+def test_an_address_that_gets_our_mail_already_is_not_taken_over(engine: Engine) -> None:
+    zoe, other = joins(engine), joins(engine, NEW, name="The other")
+    assert do(engine, personal_data.change, *change_link(engine, zoe), source="x") == "taken"
+    assert (address_of(engine, zoe), address_of(engine, other)) == (ZOE, NEW)
+    assert state_of(engine, zoe) == SubscriptionState.ACTIVE
+
+
+@pytest.mark.parametrize("state", ["unsubscribed", "pending"])
+def test_an_address_that_gets_nothing_any_more_is_given_up_for_the_new_owner(
+    engine: Engine, state: str
+) -> None:
+    zoe, other = joins(engine), joins(engine, NEW, state=state, name="Old name")
+    assert do(engine, personal_data.change, *change_link(engine, zoe), source="x") == "changed"
+    assert (address_of(engine, zoe), address_of(engine, other)) == (NEW, None)
+    assert state_of(engine, other) == SubscriptionState.UNSUBSCRIBED
+    assert "Old name" not in everything(engine)
+
+
+@pytest.mark.parametrize(
+    ("reason", "done"),
+    [
+        ("unsubscribed", "changed"),
+        ("erased", "changed"),
+        ("bounced", "changed"),
+        ("complained", "gone"),
+        ("manual", "gone"),
+    ],
+)
+def test_a_persons_own_act_lifts_what_they_may_lift(engine: Engine, reason: str, done: str) -> None:
+    zoe = joins(engine)
+    do(engine, subscribers.suppress, {key(NEW): reason}, source="x")
+    assert do(engine, personal_data.change, *change_link(engine, zoe), source="x") == done
+    stopped = read(engine, lambda conn: key(NEW) in subscribers.suppressed(conn, [key(NEW)]))
+    assert (address_of(engine, zoe), stopped) == ((NEW, False) if done == "changed" else (ZOE, True))
+
+
+def test_the_same_address_in_other_letters_is_only_written_anew(engine: Engine) -> None:
+    zoe = joins(engine)
+    assert (
+        do(engine, personal_data.change, *change_link(engine, zoe, "Zoe@Example.ORG"), source="x")
+        == "changed"
+    )
+    assert (address_of(engine, zoe) or "").startswith("Zoe@")
+    assert read(engine, lambda conn: subscribers.suppressed(conn, [key(ZOE)])) == {}
+
+
+def test_a_copy_that_has_not_left_goes_to_the_new_address_and_never_to_both(engine: Engine) -> None:
+    zoe = joins(engine)
+    joins(engine, "bob@example.org")
+    made = freeze(engine)
+    claimed = update(delivery).values(state=DeliveryState.CLAIMED, owner="me")
+    write(engine, lambda conn: conn.execute(claimed))
+    seqs = read(engine, lambda conn: list(conn.scalars(select(delivery.c.seq).order_by(delivery.c.seq))))
+    assert do(engine, personal_data.change, *change_link(engine, zoe), source="x") == "changed"
+    # A sender that read the old address before may not use it any more …
+    may = write(engine, lambda conn: marks.mark(conn, seqs, campaign=made.id, owner="me", now=SOON))
+    assert may == {seqs[1]}
+    # … and the row waits for whoever claims it with the new one, whose key is not suppressed.
+    query = select(delivery.c.state, delivery.c.address_key).where(delivery.c.seq == seqs[0])
+    [row] = read(engine, lambda conn: conn.execute(query).all())
+    assert (row.state, bytes(row.address_key)) == (DeliveryState.PENDING, key(NEW))
+    assert [one.address for one in read(engine, lambda conn: marks.load(conn, seqs[:1]))] == [NEW]
+
+
+def test_an_issue_that_the_new_address_has_had_is_not_sent_there_again(engine: Engine) -> None:
+    zoe, other = joins(engine), joins(engine, NEW)
+    made = freeze(engine)
+    query = select(delivery.c.seq).where(delivery.c.subscription_id == zoe)
+    seq = read(engine, lambda conn: conn.scalar(query))
+    write(engine, lambda conn: subscribers.unsubscribe(conn, [other], source="x", now=NOW))
+    assert do(engine, personal_data.change, *change_link(engine, zoe), source="x") == "changed"
+    row = update(delivery).where(delivery.c.seq == seq).values(state=DeliveryState.CLAIMED, owner="me")
+    write(engine, lambda conn: conn.execute(row))
+    assert (
+        write(engine, lambda conn: marks.mark(conn, [seq], campaign=made.id, owner="me", now=SOON)) == set()
+    )
+
+
+# Erasing
+
+
+def test_an_erased_person_is_gone_from_every_column_and_the_numbers_stay(engine: Engine) -> None:
+    zoe = joins(engine)
+    joins(engine, "bob@example.org", name="Bob")
+    freeze(engine)
+    link(engine, zoe)
+    answer = {
+        "state": DeliveryState.REFUSED,
+        "reason": "550 5.1.1 user zoe at example.org unknown",
+        "provider_id": "250 queued for zoe",
+    }
+    mine = delivery.c.subscription_id == zoe
+    write(engine, lambda conn: conn.execute(update(delivery).where(mine).values(answer)))
+    before = read(engine, lambda conn: conn.scalar(select(func.count()).select_from(delivery)))
+    done = erase(engine)
+    assert len(done.copies) == len(done.letters) == 1
+    held = everything(engine)
+    for word in ("zoe", "Zoë"):
+        assert word not in held, word
+    assert (held.count("Leeds"), held.count("'s mother rang")) == (1, 2)  # Bob's
+    assert "bob@example.org" in held
+    row = read(
+        engine, lambda conn: conn.execute(select(delivery.c.reason, delivery.c.state).where(mine)).one()
+    )
+    assert tuple(row) == ("550 5.1.1", "refused")
+    assert before == read(engine, lambda conn: conn.scalar(select(func.count()).select_from(delivery)))
+    assert acts(engine, zoe) == ["added", "erased"]
+    assert state_of(engine, zoe) == SubscriptionState.UNSUBSCRIBED
+
+
+def test_erasing_again_takes_what_came_in_since_and_says_when_nobody_is_there(engine: Engine) -> None:
+    zoe = joins(engine)
+    freeze(engine)
+    handed = update(delivery).values(state=DeliveryState.HANDED, owner="me")
+    write(engine, lambda conn: conn.execute(handed))
+    assert erase(engine).on_the_way == 1
+    late = update(delivery).values(state=DeliveryState.REFUSED, reason="550 no zoe here")
+    write(engine, lambda conn: conn.execute(late))
+    assert erase(engine).on_the_way == 0
+    assert "zoe here" not in everything(engine)
+    assert acts(engine, zoe) == ["added", "erased"]
+    assert erase(engine, "nobody@example.org") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "erased"),
+        ("unsubscribed", "erased"),
+        ("bounced", "erased"),
+        ("complained", "complained"),
+        ("manual", "manual"),
+    ],
+)
+def test_an_erased_address_stays_suppressed_for_the_graver_reason(
+    engine: Engine, before: str, after: str
+) -> None:
+    joins(engine)
+    if before:
+        do(engine, subscribers.suppress, {key(ZOE): before}, source="Zoë rang")
+    erase(engine)
+    found = read(engine, lambda conn: conn.execute(select(suppression)).one())
+    assert (bytes(found.address_key), found.reason, found.source) == (key(ZOE), after, "erased")
+
+
+def test_an_erased_person_comes_back_by_their_own_confirmation_and_as_somebody_new(engine: Engine) -> None:
+    zoe = joins(engine)
+    erase(engine)
+    wish = SignUp(ZOE, "readers", name="Z.")
+    limits = {"address_key": SECRET, "network": "203.0.113.9", "limits": Rate(20, 3600), "wording": WORDING}
+    assert do(engine, joining.ask, wish, **limits)
+    [waiting] = write(engine, lambda conn: outbox.claim(conn, SOON))
+    fresh = write(engine, lambda conn: joining.look(conn, waiting)).subscription_id
+    assert fresh is not None
+    assert fresh != zoe
+    assert state_of(engine, fresh) == SubscriptionState.PENDING
+    said = {"form": "page", "source": "", "wording": WORDING}
+    done = do(engine, joining.confirm, fresh, expires=waiting.expires_at, **said)
+    assert done == joining.Outcome.CONFIRMED
+    assert (state_of(engine, fresh), state_of(engine, zoe)) == ("active", "unsubscribed")
+    assert read(engine, lambda conn: subscribers.suppressed(conn, [key(ZOE)])) == {}
+
+
+def test_the_link_of_an_erased_person_still_says_that_they_have_left(engine: Engine) -> None:
+    from newsletter import choosing
+
+    zoe = joins(engine)
+    erase(engine)
+    assert do(engine, choosing.leave, zoe, source="one click") == "already"
+    found = read(engine, lambda conn: choosing.standing(conn, zoe))
+    assert found is not None
+    assert found.erased
+    assert not do(engine, choosing.choose_edition, zoe, "large", source="x")
+    assert not do(engine, personal_data.ask_access, zoe, secret=SECRET)
+
+
+def test_a_person_erases_themselves_with_the_link_and_its_letter_goes_too(engine: Engine) -> None:
+    number, expires = link(engine, joins(engine))
+    assert do(engine, personal_data.erase_by_link, number, expires) is not None
+    assert read(engine, lambda conn: conn.scalar(select(func.count()).select_from(letter))) == 0
+    assert not do(engine, personal_data.usable, number, expires)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("", ""),
+        ("550 5.1.1 zoe unknown", "550 5.1.1"),
+        ("gave up: 450 4.2.1 zoe is full", "gave up: 450 4.2.1"),
+        ("gave up: the connection was reset", "gave up"),
+        (f"{RESENT}; 451 later, zoe", f"{RESENT}; 451"),
+        (f"421 zoe; {FIRST_UNKNOWN}", f"421; {FIRST_UNKNOWN}"),
+        ("unsubscribed", "unsubscribed"),
+        ("suppressed: bounced", "suppressed: bounced"),
+        ("user 555 unknown", ""),
+        ("SendGrid answered 503: zoe", "SendGrid answered 503"),
+        ("555123 is a phone number", ""),
+    ],
+)
+def test_of_what_servers_said_only_their_codes_stay(reason: str, kept: str) -> None:
+    assert codes_only(reason) == kept
+
+
+@given(st.text(st.sampled_from("abzoe@.45 ;:-"), max_size=40))
+def test_no_word_of_a_server_survives_an_erasure(said: str) -> None:
+    assert not any(letter in "abzoe@" for letter in codes_only(f"550 {said}"))
+
+
+# The files
+
+
+def test_the_files_of_an_erased_persons_mails_go_and_nobody_elses(engine: Engine, tmp_path: Path) -> None:
+    zoe = joins(engine)
+    joins(engine, "bob@example.org")
+    freeze(engine)
+    link(engine, zoe)
+    copies = read(
+        engine,
+        lambda conn: {row.subscription_id: bytes(row.id).hex() for row in conn.execute(select(delivery))},
+    )
+    mail = [tmp_path / "2026-12" / f"{number}.eml" for number in copies.values()]
+    half, note = mail[0].with_name(f".{copies[zoe]}.tmp"), tmp_path / "letters" / f"{letters_id(engine)}.eml"
+    for file in (*mail, half, note):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("a copy")
+    assert personal_data.clear_up(engine, tmp_path, erase(engine))
+    left = [file.stem for file in tmp_path.rglob("*.eml")] + [file.name for file in tmp_path.rglob(".*.tmp")]
+    assert left == [number for owner, number in copies.items() if owner != zoe]
+    assert personal_data.clear_up(engine, tmp_path / "nowhere", erase(engine))
+
+
+def letters_id(engine: Engine) -> str:
+    """Of the only letter."""
+    [row] = letters(engine)
+    number = row["delivery"]
+    assert isinstance(number, bytes | memoryview)
+    return bytes(number).hex()
