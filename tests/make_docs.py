@@ -73,6 +73,14 @@ SETTINGS = {
     "images.mode": "`embed`: pictures travel inside the mail. `hosted`: their host sees who opens it, and when.",
     "images.url": "Where hosted pictures lie.",
     "unsubscribe.mailto": "A second way to unsubscribe, by mail. Only with a mailbox that somebody reads.",
+    "web.host": "Where `newsletter serve` listens. Only a proxy on the same machine should reach it.",
+    "web.port": "The same. The proxy passes requests on to it.",
+    "web.workers": "How many processes answer, 1 to 64. More than one needs PostgreSQL.",
+    "web.proxies": "Whose word counts on where a request came from (`X-Forwarded-For`): addresses or networks.",
+    "web.privacy_url": "Your privacy notice. The pages link to it.",
+    "web.network_limit": "How many sign-ups one network may ask for. A network is a /24 or, with IPv6, a /56.",
+    "web.lists": 'The lists that readers may choose, each with its title: `[web.lists]`, `readers = "Digest"`. '
+    "The first one is joined at `/subscribe`.",
     "theme.light.background": "Around the sheet.",
     "theme.light.surface": "The sheet that the text stands on.",
     "theme.light.text": "The words.",
@@ -91,7 +99,13 @@ DERIVED = {
     "sending.domains": "no limits",
     "dkim.domain": "that of `from`",
     "dkim.keys": "no signatures",
+    "web.lists": "`newsletter.list` with the name of the publication",
     "theme.logo_alt": "`full_name`",
+}
+TABLES = {
+    "sending.domains": "table of rates",
+    "dkim.keys": "table of files",
+    "web.lists": "table of titles",
 }
 ENVIRONMENT = {
     "NEWSLETTER_SECRET_KEYS": "Sign the links in mails: `1:KEY`. To change the key, put a new number in front "
@@ -141,9 +155,11 @@ TEMPLATES = {
     "issue.mjml.j2": "The frame: which parts there are, and in which order.",
     "issue.txt.j2": "The whole text part.",
     "lead.mjml.j2": "Greeting, title, picture and the three sections.",
+    "letter.mjml.j2": "A letter: a mail to one person who has just asked for something. Its link is `@@action_url@@`.",
+    "letter.txt.j2": "The whole text part of a letter.",
     "masthead.mjml.j2": "Logo, full name, number and date.",
     "preheader.mjml.j2": "The line after the subject, hidden in the mail itself.",
-    "related.mjml.j2": "Related reading in two columns, one on a phone.",
+    "related.mjml.j2": "Related reading in two columns, one on a phone and in large print.",
     "source.mjml.j2": "The box with the study behind the lead.",
     "style.mjml.j2": "Colours, sizes and what changes on a phone and in the dark.",
 }
@@ -261,10 +277,10 @@ def settings() -> str:
 def _setting(path: str, meaning: str) -> tuple[str, str, str, str]:
     *sections, key = path.split(".")
     field = fields_of(Sections, sections)[key]
-    return f"`{key}`", _values(field), _default(path, field), meaning
+    return f"`{key}`", _values(path, field), _default(path, field), meaning
 
 
-def _values(field: FieldInfo) -> str:
+def _values(path: str, field: FieldInfo) -> str:
     kind = field.annotation
     if get_origin(kind) is UnionType:
         kind = get_args(kind)[0]
@@ -274,7 +290,7 @@ def _values(field: FieldInfo) -> str:
         inner = get_args(kind)[0]
         return "list of durations" if timedelta in (inner, *get_args(inner)) else "list of texts"
     if get_origin(kind) is abc.Mapping:
-        return "table of rates" if Rate in get_args(get_args(kind)[1]) else "table of files"
+        return TABLES[path]
     known = {int: "number", str: "text", timedelta: "duration", Rate: "rate", float: "share"}
     return known.get(kind, "text")
 
@@ -289,6 +305,8 @@ def _default(path: str, field: FieldInfo) -> str:
         value = share_text(value)
     if isinstance(value, timedelta):
         value = duration_text(value)
+    if isinstance(value, Rate):
+        value = str(value)
     if isinstance(value, tuple):
         inside = ", ".join(
             f'"{duration_text(each) if isinstance(each, timedelta) else each}"' for each in value
@@ -345,7 +363,7 @@ def _is_table(name: str, key: str) -> bool:
 
 def merge_tags() -> str:
     """The tags that every issue may use."""
-    _no_leftovers(TAGS, merge.RESERVED)
+    _no_leftovers(TAGS, merge.ISSUE_TAGS)
     return table(("tag", "meaning", "stands in"), ((f"`@@{tag}@@`", *TAGS[tag]) for tag in TAGS))
 
 

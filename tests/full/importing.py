@@ -1,0 +1,80 @@
+"""Importing a million people, beside sqlite-utils: says what was seen."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tests.support.publisher import publisher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.publisher import Publisher
+
+PEOPLE = 1_000_000
+MOST_MEGABYTES = 160
+DOMAINS = ("gmail.com", "example.org", "web.de", "outlook.com", "posteo.net", "yahoo.co.uk", "Example.COM")
+ROUNDS = 3
+
+
+def people_file(folder: Path, count: int = PEOPLE) -> Path:
+    """Shuffled, with capital letters, other scripts' domains, people who left, and rows that can't be read."""
+    chance = random.Random(7)
+    rows = []
+    for number in range(count):
+        kind = chance.randrange(1000)
+        domain = f"bücher{number % 50}.example" if kind == 0 else DOMAINS[chance.randrange(7)]
+        at = "(at)" if kind == 1 else "@"
+        status = ("unsubscribed", "bounced")[number % 2] if chance.randrange(100) == 0 else "active"
+        rows.append(f"reader.{number:07}{at}{domain},Reader {number % 977},{status}\n")
+    chance.shuffle(rows)
+    file = folder / "people.csv"
+    file.write_text("email,name,status\n" + "".join(rows), encoding="utf-8")
+    return file
+
+
+def a_million(folder: Path) -> str:
+    """Ours and sqlite-utils in turn on the same file; then the same file once more."""
+    folder.mkdir()
+    utils = _sqlite_utils(folder)
+    file = people_file(folder)
+    ratios, ours = [], 0.0
+    for turn in range(ROUNDS):
+        made = publisher(folder / f"press{turn}")
+        ours = _seconds(*made.command("subscribers", "import", str(file), "--apply"), made=made)
+        theirs = _seconds(
+            str(utils), "insert", str(folder / f"{turn}.db"), "people", str(file), "--csv", "--pk", "email"
+        )
+        ratios.append(theirs / ours)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    again = made.newsletter("subscribers", "import", str(file), "--apply").stdout
+    assert "Nothing was changed: the file has nothing new for readers." in again
+    ratios.sort()
+    seen = f"{ours:.0f} s, {most} MB; sqlite-utils needs {ratios[1]:.1f}× ({ratios[0]:.1f}–{ratios[2]:.1f}) as long"
+    assert most <= MOST_MEGABYTES, seen
+    assert ratios[1] >= 2, seen
+    return f"{seen}; the same file again changes nothing"
+
+
+def _seconds(*command: str, made: Publisher | None = None) -> float:
+    began = time.monotonic()
+    env = made.env() if made else None
+    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - began
+
+
+def _sqlite_utils(folder: Path) -> Path:
+    """On the same interpreter, in a place of its own."""
+    place = folder / "peer"
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "sqlite-utils"]
+    subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
+    found = shutil.which("sqlite-utils", path=str(place / "bin"))
+    assert found is not None
+    return place / "bin" / "sqlite-utils"
