@@ -179,11 +179,21 @@ def confirm(
     first = outbox.use(conn, letter.id, now)
     if here or not first:
         return Outcome.ALREADY if here else Outcome.GONE
-    people.unsuppress(conn, owner.key)
+    _lift(conn, owner, now)
     choices.activate(conn, subscription_id, now, source=letter.source)
     outbox.remember_wording(conn, wording.version, wording.text, wording.language, now)
     choices.say(conn, {subscription_id: "confirmed"}, Said(source, form, now, wording.version))
     return Outcome.CONFIRMED
+
+
+def _lift(conn: Connection, owner: Owner, now: datetime) -> None:
+    """The suppression goes. Whoever had left for good comes back to the one list that they have just confirmed."""
+    if owner.suppressed == "unsubscribed":
+        places = choices.places(conn, owner.subscriber_id)
+        others = [place.subscription_id for place in places if place.state in choices.ON_LIST]
+        people.unsubscribe(conn, others, source="suppressed before", now=now)
+    assert owner.key is not None
+    people.unsuppress(conn, owner.key)
 
 
 def _may_come(owner: Owner) -> bool:

@@ -229,6 +229,29 @@ def test_only_the_persons_own_click_lifts_a_suppression(engine: Engine, reason: 
     assert read(engine, lambda conn: subscribers.suppressed(conn, [key()])) == {}
 
 
+def test_who_left_for_good_comes_back_to_the_one_list_that_they_confirm(engine: Engine) -> None:
+    """Suppressed from outside, and never taken off the other list: lifting must not put them back there."""
+
+    def both(conn: Any) -> None:
+        for name, state_ in (
+            ("events", SubscriptionState.ACTIVE),
+            ("readers", SubscriptionState.UNSUBSCRIBED),
+        ):
+            newcomer = subscribers.Newcomer(key(), ZOE, state_, "imported")
+            subscribers.add_people(
+                conn, subscribers.ensure_list(conn, name, NOW), [newcomer], source="", now=NOW
+            )
+        subscribers.suppress(conn, {key(): "unsubscribed"}, source="", now=NOW)
+
+    write(engine, both)
+    ask(engine)
+    number = look(engine).subscription_id
+    assert number is not None
+    assert confirm(engine, number) is Outcome.CONFIRMED
+    found = read(engine, lambda conn: {one.list: one.state for _, one in subscribers.person(conn, key())})
+    assert found == {"events": "unsubscribed", "readers": "active"}
+
+
 def test_an_erased_person_can_come_back_by_themselves_and_in_no_other_way(engine: Engine) -> None:
     join(engine)
     write(engine, lambda conn: personal_data.erase(conn, key(), now=NOW))
