@@ -41,6 +41,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 DEADLINE = 60.0  # seconds; a cold start on a busy machine has taken ten
+KEYS = {"Tab": (9, "Tab", ""), "Enter": (13, "Enter", "\r"), " ": (32, "Space", " ")}
 
 
 class BrowserError(AssertionError):
@@ -56,6 +57,7 @@ class Browser:
         self._ids = count(1)
         self._files = count(1)
         self.requests: list[str] = []  # every URL the page asked for
+        self._loads = 0
         for domain in ("Page", "Runtime", "Network"):
             self.call(f"{domain}.enable")
 
@@ -74,6 +76,8 @@ class Browser:
         message = dict(json.loads(self._socket.recv(timeout=DEADLINE)))
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
+        if message.get("method") == "Page.loadEventFired":
+            self._loads += 1
         return message
 
     def open(self, page: str) -> None:
@@ -85,9 +89,16 @@ class Browser:
             file.write_text(page, encoding="utf-8")
             url = file.as_uri()
         self.requests.clear()
-        self.call("Page.navigate", url=url)
-        while self._receive().get("method") != "Page.loadEventFired":
-            pass
+        with self.arriving():
+            self.call("Page.navigate", url=url)
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """For what leads to another page: goes on when that one is loaded."""
+        before = self._loads
+        yield
+        while self._loads == before:
+            self._receive()
 
     def evaluate(self, script: str) -> Any:
         """The JSON value of a JavaScript expression; promises are awaited."""
@@ -96,6 +107,21 @@ class Browser:
             details = answer["exceptionDetails"]
             raise BrowserError(details.get("exception", {}).get("description") or details["text"])
         return answer["result"].get("value")
+
+    def key(self, name: str) -> None:
+        """A key is pressed and let go: Tab, Enter or a blank."""
+        number, code, text = KEYS[name]
+        pressed = {"key": name, "code": code, "windowsVirtualKeyCode": number}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **pressed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def type(self, text: str) -> None:
+        """Into the field that has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def scripts(self, on: bool) -> None:
+        """Whether pages may run any; ``evaluate`` always may."""
+        self.call("Emulation.setScriptExecutionDisabled", value=not on)
 
     def width(self, pixels: int, *, height: int = 900, phone: bool = False) -> None:
         """The size of the window; ``phone`` also obeys ``<meta name=viewport>`` as phones do."""
