@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from newsletter import addresses, subscriptions
+from newsletter import addresses, admission
 from newsletter.cli.reading import Shown
+from newsletter.intake import _Seen
 from newsletter.store.engine import open_engine, read
 from newsletter.store.schema import consent, subscriber, subscription, suppression
-from newsletter.subscriptions import _Seen
 from tests.support.publisher import Publisher, publisher
 from tests.support.waiting import wait_for
 
@@ -135,8 +135,8 @@ def test_the_short_way_to_a_key_gives_the_same_key(local: str, domain: str) -> N
 
 @given(st.text(max_size=30) | st.from_regex(r"[A-Za-zÀ-ɏ .,'’&()-]{0,30}", fullmatch=True))
 def test_the_short_way_lets_no_name_pass_that_the_long_one_refuses(text: str) -> None:
-    if subscriptions.PLAIN_TEXT.fullmatch(text):
-        assert not subscriptions.TURNING.search(text)
+    if admission.PLAIN_TEXT.fullmatch(text):
+        assert not admission.TURNING.search(text)
         assert text.isprintable()
         assert "=?" not in text
 

@@ -1,33 +1,24 @@
-"""Nobody who left comes back, and importing twice is importing once."""
+"""Nobody who left comes back, and saying a thing twice is saying it once."""
 
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sqlalchemy import update
 
-from newsletter import addresses, subscriptions
+from newsletter import subscriptions
+from newsletter.admission import Verdict
 from newsletter.errors import Refused, UsageError
-from newsletter.model import SubscriptionState
 from newsletter.store import subscribers as store
-from newsletter.store.engine import open_engine, read, write
-from newsletter.store.schema import subscriber
-from newsletter.subscriptions import Import, Report, Verdict, import_people
-from tests.support.ledgers import NOW
+from newsletter.store.engine import open_engine, read
+from tests.support.lists import SECRET, Reader, add, dump, erase, leave, live_through, readers, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
-
-SECRET = b"0123456789abcdef0123456789abcdef"
-HEADER = "email,name,status\n"
+    from sqlalchemy import Engine
 
 
 @pytest.fixture(scope="module")
@@ -45,318 +36,6 @@ def engine(tmp_path: Path, template: Path) -> Iterator[Engine]:
     made = open_engine(f"sqlite:///{tmp_path}/newsletter.db")
     yield made
     made.dispose()
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A file for a test to write."""
-    return tmp_path / "people.csv"
-
-
-def bring(
-    engine: Engine, file: Path, text: str | None = None, *, apply: bool = True, fields: tuple[str, ...] = ()
-) -> Report:
-    """Imports a file onto the list ``readers``."""
-    if text is not None:
-        file.write_text(text, encoding="utf-8")
-    order = Import(file=file, list="readers", source="a test", fields=fields)
-    return import_people(engine, order, SECRET, now=NOW, apply=apply)
-
-
-def add(engine: Engine, address: str, list_name: str = "readers", name: str = "") -> Verdict:
-    found = subscriptions.add(engine, address, list_name, SECRET, name=name, source="a test", now=NOW)
-    return found.verdict
-
-
-def leave(engine: Engine, address: str, list_name: str | None = None) -> list[str]:
-    return subscriptions.unsubscribe(engine, address, list_name, SECRET, source="a test", now=NOW)
-
-
-def suppress(engine: Engine, address: str, reason: str = "manual") -> bool:
-    return subscriptions.suppress(engine, address, SECRET, reason=reason, source="a test", now=NOW)
-
-
-def erase(engine: Engine, address: str) -> None:
-    """What an erasure leaves: a row without a person, and the suppression."""
-    key = addresses.key(address, SECRET)
-
-    def act(conn: Connection) -> None:
-        store.unsuppress(conn, key)
-        store.suppress(conn, {key: "erased"}, source="", now=NOW)
-        gone = update(subscriber).where(subscriber.c.address_key == key)
-        conn.execute(gone.values(address=None, address_key=None, name="", fields={}, erased_at=NOW))
-
-    write(engine, act)
-
-
-class Reader(NamedTuple):
-    """What a test looks at."""
-
-    name: str
-    state: str
-    suppressed: str
-
-
-def readers(engine: Engine) -> dict[str, Reader]:
-    """Address → standing on ``readers``."""
-    return read(
-        engine,
-        lambda conn: {
-            person.address: Reader(person.name, person.state.value, person.suppressed)
-            for _, person in store.people(conn, "readers")
-        },
-    )
-
-
-def mailable(engine: Engine) -> set[str]:
-    """Canonical addresses that would get the next issue."""
-    found = readers(engine).items()
-    return {addresses.canonical(a) for a, r in found if a and r.state == "active" and not r.suppressed}
-
-
-def dump(engine: Engine) -> list[str]:
-    """Everything in the database."""
-    engine.dispose()
-    connection = sqlite3.connect(str(engine.url.database))
-    lines = list(connection.iterdump())
-    connection.close()
-    return lines
-
-
-def test_awkward_names_arrive_as_they_were_written(engine: Engine, file: Path) -> None:
-    names = {"a@example.org": "O’Brien", "b@example.org": "<b>Zoë</b>", "c@example.org": "李小龙"}
-    bring(engine, file, "email,name\n" + "".join(f"{a},{n}\n" for a, n in names.items()))
-    assert {address: reader.name for address, reader in readers(engine).items()} == names
-
-
-def test_first_and_last_name_become_one(engine: Engine, file: Path) -> None:
-    bring(engine, file, "Email,First Name,Last Name\na@example.org,Ann,Lee\nb@example.org,,Cher\n")
-    assert [reader.name for reader in readers(engine).values()] == ["Ann Lee", "Cher"]
-
-
-def test_a_preview_says_what_would_happen_and_changes_nothing(engine: Engine, file: Path) -> None:
-    before = dump(engine)
-    report = bring(engine, file, HEADER + "a@example.org,Ann,active\nb@example.org,,bounced\n", apply=False)
-    assert (report.counts[Verdict.NEW], report.counts[Verdict.STOPPED]) == (1, 1)
-    assert report.new_list
-    assert dump(engine) == before
-
-
-def test_a_preview_counts_what_applying_then_counts(engine: Engine, file: Path) -> None:
-    add(engine, "a@example.org", name="Old")
-    leave(engine, "a@example.org")
-    add(engine, "b@example.org", name="Old")
-    text = (
-        HEADER
-        + "a@example.org,,active\nb@example.org,New,active\nc@example.org,,spam\nd@example.org,,active\n"
-    )
-    preview = bring(engine, file, text, apply=False)
-    applied = bring(engine, file)
-    assert preview.counts == applied.counts
-    assert preview.lines == applied.lines
-
-
-@pytest.mark.parametrize(
-    ("status", "state", "suppressed"),
-    [
-        ("active", "active", ""),
-        ("Subscribed", "active", ""),
-        ("unsubscribed", "unsubscribed", "unsubscribed"),
-        ("Opted-out", "unsubscribed", "unsubscribed"),
-        ("bounced", "active", "bounced"),
-        ("cleaned", "active", "bounced"),
-        ("complained", "unsubscribed", "complained"),
-    ],
-)
-def test_whoever_is_not_active_is_suppressed(
-    engine: Engine, file: Path, status: str, state: str, suppressed: str
-) -> None:
-    bring(engine, file, f"{HEADER}a@example.org,Ann,{status}\n")
-    assert readers(engine) == {"a@example.org": Reader("Ann", state, suppressed)}
-
-
-@pytest.mark.parametrize("status", ["unsubscribed", "bounced", "complained"])
-def test_a_file_that_says_no_stops_a_person_who_was_active(engine: Engine, file: Path, status: str) -> None:
-    add(engine, "a@example.org")
-    report = bring(engine, file, f"{HEADER}A@example.org,,{status}\n")
-    assert report.counts[Verdict.STOPPED] == 1
-    assert mailable(engine) == set()
-
-
-@pytest.mark.parametrize("order", [("active", "unsubscribed"), ("unsubscribed", "active")])
-def test_no_wins_wherever_it_stands_in_the_file(engine: Engine, file: Path, order: tuple[str, str]) -> None:
-    between = "".join(f"x{number}@example.org,,active\n" for number in range(subscriptions.CHUNK))
-    report = bring(engine, file, f"{HEADER}a@example.org,,{order[0]}\n{between}A@EXAMPLE.org,,{order[1]}\n")
-    assert "a@example.org" not in mailable(engine)
-    assert report.counts[Verdict.REPEATED] == 1
-
-
-def test_the_worst_of_several_rows_gives_the_reason(engine: Engine, file: Path) -> None:
-    rows = "".join(f"a@example.org,,{status}\n" for status in ("bounced", "complained", "unsubscribed"))
-    bring(engine, file, HEADER + rows)
-    assert readers(engine)["a@example.org"].suppressed == "complained"
-
-
-def test_a_no_after_a_bounce_is_recorded_as_the_persons_word(engine: Engine, file: Path) -> None:
-    live_through(engine, "a@example.org", "bounced")
-    bring(engine, file, HEADER + "a@example.org,,unsubscribed\n")
-    assert readers(engine)["a@example.org"] == Reader("", "unsubscribed", "bounced")
-
-
-def test_a_no_counts_even_when_the_name_beside_it_is_unfit(engine: Engine, file: Path) -> None:
-    report = bring(engine, file, f"{HEADER}a@example.org,{'x' * 201},unsubscribed\n")
-    assert report.counts[Verdict.STOPPED] == 1
-    assert readers(engine)["a@example.org"] == Reader("", "unsubscribed", "unsubscribed")
-
-
-def test_the_first_of_two_rows_gives_the_name(engine: Engine, file: Path) -> None:
-    bring(engine, file, "email,name\nzoe@example.org,Zoë\nZOE@example.org,Zed\n")
-    assert [reader.name for reader in readers(engine).values()] == ["Zoë"]
-
-
-def test_importing_again_changes_nothing(engine: Engine, file: Path) -> None:
-    text = (
-        HEADER
-        + "a@example.org,Ann,active\nb@example.org,Bob,unsubscribed\nc@example.org,,bounced\nbad,,active\n"
-    )
-    assert bring(engine, file, text).changes == 3
-    before = dump(engine)
-    again = bring(engine, file)
-    assert (again.changes, again.counts[Verdict.UNCHANGED]) == (0, 3)
-    assert dump(engine) == before
-
-
-def test_a_new_name_is_a_change_and_an_empty_one_is_not(engine: Engine, file: Path) -> None:
-    bring(engine, file, "email,name\na@example.org,Ann\nb@example.org,Bob\n")
-    report = bring(engine, file, "email,name\na@example.org,Anna\nb@example.org,\n")
-    assert (report.counts[Verdict.CHANGED], report.counts[Verdict.UNCHANGED]) == (1, 1)
-    assert "Ann → Anna" in report.lines[0].why
-    assert [reader.name for reader in readers(engine).values()] == ["Anna", "Bob"]
-
-
-def test_a_person_known_from_another_list_is_new_here_once(engine: Engine, file: Path) -> None:
-    add(engine, "a@example.org", "friends")
-    assert bring(engine, file, "email,name\na@example.org,Ann\n").counts[Verdict.NEW] == 1
-    assert bring(engine, file).changes == 0
-    assert readers(engine)["a@example.org"].name == "Ann"
-
-
-def test_only_named_columns_are_kept(engine: Engine, file: Path) -> None:
-    text = "email,Home Town,diagnosis\na@example.org,Leeds,secret\nb@example.org,,secret\n"
-    report = bring(engine, file, text, fields=("Home Town",))
-    assert report.ignored == ("diagnosis",)
-    fields = read(engine, lambda conn: [dict(person.fields) for _, person in store.people(conn)])
-    assert fields == [{"home_town": "Leeds"}, {}]
-    assert "secret" not in str(dump(engine))
-
-
-def test_a_later_field_joins_the_others(engine: Engine, file: Path) -> None:
-    bring(engine, file, "email,town\na@example.org,Leeds\n", fields=("town",))
-    report = bring(engine, file, "email,clinic\na@example.org,North\n", fields=("clinic",))
-    assert report.counts[Verdict.CHANGED] == 1
-    [fields] = read(engine, lambda conn: [dict(person.fields) for _, person in store.people(conn)])
-    assert fields == {"town": "Leeds", "clinic": "North"}
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ("zoe.example.org,Zoë,active", "@-sign"),
-        (",Zoë,active", "address"),
-        ("zoe@example.org,Zoë,maybe", "the status 'maybe'"),
-        ("zoe@example.org,Zoë,", "the status ''"),
-        ('zoe@example.org,"Z\nBcc: x@example.org",active', "control character"),
-        ("zoe@example.org,Zoë \u202e gnorw,active", "hidden character"),
-        (f"zoe@example.org,{'z' * 201},active", "201 characters"),
-        ("zoe@example.org,Zoë", "has 2 cells"),
-    ],
-)
-def test_a_bad_row_is_named_without_its_address_and_stops_no_other(
-    engine: Engine, file: Path, row: str, words: str
-) -> None:
-    report = bring(engine, file, f"{HEADER}a@example.org,Ann,active\n{row}\nb@example.org,Bob,active\n")
-    [line] = [line for line in report.lines if line.verdict is Verdict.BAD]
-    assert line.number == 3
-    assert words in line.why
-    assert "zoe" not in str(report.lines)
-    assert mailable(engine) == {"a@example.org", "b@example.org"}
-
-
-def test_a_report_names_the_first_few_and_counts_the_rest(engine: Engine, file: Path) -> None:
-    report = bring(engine, file, "email\n" + "".join(f"r{number}@example.org\n" for number in range(1234)))
-    assert report.counts[Verdict.NEW] == 1234
-    assert (len(report.lines), report.hidden) == (subscriptions.SHOWN, 1234 - subscriptions.SHOWN)
-    assert len(mailable(engine)) == 1234
-
-
-def test_each_person_has_a_consent_that_says_where_it_came_from(engine: Engine, file: Path) -> None:
-    bring(engine, file, HEADER + "a@example.org,,active\nb@example.org,,unsubscribed\n")
-    for address, act in (("a@example.org", "imported"), ("b@example.org", "unsubscribed")):
-        [said] = subscriptions.look_up(engine, address, SECRET).consents
-        assert (said.at, said.list, said.act, said.source) == (NOW, "readers", act, "a test")
-
-
-def test_a_list_name_must_fit_a_command_line(engine: Engine, file: Path) -> None:
-    file.write_text("email\n", encoding="utf-8")
-    order = Import(file=file, list="My readers", source="")
-    with pytest.raises(UsageError, match="can't be a list's name"):
-        import_people(engine, order, SECRET, now=NOW, apply=True)
-
-
-# Nobody comes back
-
-POOL = [f"{name}@example.org" for name in ("ann", "bob", "cem", "dee", "eva", "fay")]
-PAST = st.sampled_from(["nothing", "active", "left", "left all", "bounced", "manual", "erased"])
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(POOL),
-        st.booleans(),
-        st.sampled_from(["active", "active", "unsubscribed", "bounced", "complained", "what?"]),
-        st.sampled_from(["", "Ann", "O’Brien", "<b>Zoë</b>", "李小龙"]),
-    ),
-    max_size=25,
-)
-
-
-def live_through(engine: Engine, address: str, past: str) -> None:
-    """Gives a person a past."""
-    if past in {"bounced", "manual"}:
-        add(engine, address)
-        suppress(engine, address, past)
-    elif past != "nothing":
-        add(engine, address)
-    if past == "left":
-        leave(engine, address, "readers")
-    if past == "left all":
-        leave(engine, address)
-    if past == "erased":
-        erase(engine, address)
-
-
-def as_csv(rows: list[tuple[str, bool, str, str]]) -> str:
-    lines = [f"{a.upper() if loud else a},{name},{status}\n" for a, loud, status, name in rows]
-    return HEADER + "".join(lines)
-
-
-@given(pasts=st.lists(PAST, min_size=len(POOL), max_size=len(POOL)), rows=ROWS)
-def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
-    template: Path, pasts: list[str], rows: list[tuple[str, bool, str, str]]
-) -> None:
-    work = shutil.copy(template, template.with_name("work.db"))
-    engine = open_engine(f"sqlite:///{work}")
-    for address, past in zip(POOL, pasts, strict=True):
-        live_through(engine, address, past)
-    gone = {a for a, past in zip(POOL, pasts, strict=True) if past not in {"nothing", "active"}}
-    stopped = {a for a, _, status, _ in rows if status in {"unsubscribed", "bounced", "complained"}}
-    asked = {a for a, _, status, _ in rows if status == "active"}
-    were = mailable(engine)
-    file = template.with_name("rows.csv")
-    bring(engine, file, as_csv(rows))
-    assert mailable(engine) == (were | asked) - gone - stopped
-    once = dump(engine)
-    assert bring(engine, file).changes == 0
-    assert dump(engine) == once
-    engine.dispose()
 
 
 # One person
@@ -416,16 +95,6 @@ def test_a_stranger_can_not_leave(engine: Engine) -> None:
         leave(engine, "zoe@example.org")
 
 
-def test_a_paused_or_waiting_person_is_not_woken_by_a_file(engine: Engine, file: Path) -> None:
-    from newsletter.store.schema import subscription
-
-    for state in (SubscriptionState.PAUSED, SubscriptionState.PENDING):
-        add(engine, "zoe@example.org")
-        write(engine, lambda conn, state=state: conn.execute(update(subscription).values(state=state)))
-        assert bring(engine, file, "email,name\nzoe@example.org,Zoë\n").counts[Verdict.NEW] == 0
-        assert readers(engine)["zoe@example.org"].state == state
-
-
 def test_an_unknown_list_suggests_the_near_one(engine: Engine) -> None:
     add(engine, "zoe@example.org")
     subscriptions.check_list(engine, "readers")
@@ -435,32 +104,6 @@ def test_an_unknown_list_suggests_the_near_one(engine: Engine) -> None:
 
 
 # Suppressions
-
-
-@pytest.mark.parametrize(
-    "text", ["a@example.org\nB@example.org\n", "Email Address,x\na@example.org,\nb@example.org,\n"]
-)
-def test_a_file_of_addresses_is_suppressed(engine: Engine, file: Path, text: str) -> None:
-    for address in ("a@example.org", "b@example.org", "c@example.org"):
-        add(engine, address)
-    file.write_text(text, encoding="utf-8")
-    report = subscriptions.suppress_file(engine, file, SECRET, source="a test", now=NOW)
-    assert report.counts[Verdict.STOPPED] == 2
-    assert mailable(engine) == {"c@example.org"}
-    again = subscriptions.suppress_file(engine, file, SECRET, source="a test", now=NOW)
-    assert (again.changes, again.counts[Verdict.UNCHANGED]) == (0, 2)
-
-
-def test_reasons_are_kept_and_a_list_of_active_people_is_noticed(engine: Engine, file: Path) -> None:
-    file.write_text(
-        "email,reason\na@example.org,Bounced\nb@example.org,moved\nc@example.org,active\nd,\nA@example.org,\n",
-        encoding="utf-8",
-    )
-    report = subscriptions.suppress_file(engine, file, SECRET, source="a test", now=NOW)
-    assert [line.number for line in report.lines] == [4, 5]
-    assert report.counts[Verdict.REPEATED] == 1
-    found = read(engine, lambda conn: sorted(one.reason for one in store.suppressions(conn)))
-    assert found == ["bounced", "manual"]
 
 
 def test_a_suppressed_strangers_address_is_not_kept(engine: Engine) -> None:
@@ -493,13 +136,3 @@ def test_an_erasure_is_for_ever(engine: Engine) -> None:
 def test_what_is_not_suppressed_can_not_be_lifted(engine: Engine) -> None:
     with pytest.raises(UsageError, match="is not suppressed"):
         subscriptions.unsuppress(engine, "zoe@example.org", SECRET)
-
-
-def test_counts_tell_active_from_active_but_suppressed(engine: Engine, file: Path) -> None:
-    bring(
-        engine,
-        file,
-        HEADER
-        + "a@example.org,,active\nb@example.org,,active\nc@example.org,,bounced\nd@example.org,,unsubscribed\n",
-    )
-    assert read(engine, store.counts) == {"readers": {"active": 2, "suppressed": 1, "unsubscribed": 1}}

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from typing import IO
 
     from newsletter.cli.main import Project
+    from newsletter.intake import Import, Report
     from newsletter.model import Subscriber
     from newsletter.personal_data import Erased
-    from newsletter.subscriptions import Import, Person, Report
+    from newsletter.subscriptions import Person
 
 BY_HAND = "the operator"  # the source of what nobody gave a source for
 SIGNS = {"new": "+", "changed": "~", "stopped": "-", "refused": "!", "bad": "?"}
@@ -86,7 +87,7 @@ def import_(
     The first line names the columns: `email`, and maybe `name` (or first and last name) and `status` (active,
     unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back.
     """
-    from newsletter.subscriptions import Import, import_people
+    from newsletter.intake import Import, import_people
 
     chosen = list_name or project.settings.newsletter.list
     order = Import(
@@ -462,7 +463,7 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
 
     A plain list, one address a line, or a CSV file with a column `email` and maybe `reason`.
     """
-    from newsletter.subscriptions import suppress_file
+    from newsletter.intake import suppress_file
 
     secret = project.settings.address_key
     engine = project.store

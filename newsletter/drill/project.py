@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from newsletter import config, scaffold, subscriptions, wiring
+from newsletter import config, intake, scaffold, subscriptions, wiring
 from newsletter.errors import DatabaseError, Refused
 from newsletter.model import OPEN_STATES, Kind
 from newsletter.store import campaigns, listing
@@ -117,10 +117,9 @@ class Project:
         """Puts them on the list."""
         file = self.root / f"{way.readers}.csv"
         file.write_text("email\n" + "".join(f"{address}\n" for address in people), encoding="utf-8")
-        order = subscriptions.Import(file, way.readers, "drill")
-        subscriptions.import_people(
-            self.engine, order, self.settings.address_key, now=datetime.now(UTC), apply=True
-        )
+        order = intake.Import(file, way.readers, "drill")
+        now = datetime.now(UTC)
+        intake.import_people(self.engine, order, self.settings.address_key, now=now, apply=True)
 
     def take_away(self, address: str, *, suppressed: bool) -> datetime:
         """Unsubscribes or suppresses somebody, as another process would; returns a moment after the commit."""

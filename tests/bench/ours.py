@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsletter import addresses, config, freezing, recovery, sending, subscriptions, wiring
+from newsletter import addresses, config, freezing, intake, recovery, sending, wiring
 from newsletter.desk import one_processor
 from newsletter.message import MessageSettings, Wire
 from newsletter.model import CampaignState, DeliveryState, Kind, Recipient
@@ -126,9 +126,9 @@ def _import(engine: Engine, settings: Settings, root: Path, people: int) -> None
     file = root / "people.csv"
     rows = "".join(f"{one.address},{one.name}\n" for one in sample.people(people))
     file.write_text("email,name\n" + rows, encoding="utf-8")
-    order = subscriptions.Import(file, TARGET.list, "bench")
+    order = intake.Import(file, TARGET.list, "bench")
     now = datetime.now(UTC)
-    subscriptions.import_people(engine, order, settings.address_key, now=now, apply=True)
+    intake.import_people(engine, order, settings.address_key, now=now, apply=True)
 
 
 def _freeze(engine: Engine, settings: Settings, email: Email) -> None:

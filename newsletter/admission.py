@@ -1,0 +1,186 @@
+"""Who may come onto a list, and what is written when they do: the rules of an import and of adding one person.
+
+One rule stands above all others: nothing in here brings back a person who left. A subscription that was
+unsubscribed, a suppressed address and an erased person stay as they are, whatever a file or an operator says.
+
+``decide`` is pure; ``judge`` and ``act`` look up and write many people in a few statements.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum, StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from newsletter.headers import clean
+from newsletter.model import SubscriptionState
+from newsletter.store import subscribers as store
+from newsletter.store.subscribers import Newcomer, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # Unicode Annex 9: they reach beyond the name
+PLAIN_TEXT = re.compile(r"[A-Za-z0-9À-ɏ .,'’&()-]*")  # as nearly all names are: nothing in it can be wrong
+LONGEST_TEXT = 200  # characters of a name or a custom field
+
+
+class Status(IntEnum):
+    """What is said of a person. Where two things are said, the greater one holds."""
+
+    ACTIVE = 0
+    BOUNCED = 1
+    UNSUBSCRIBED = 2
+    COMPLAINED = 3
+
+    @property
+    def reason(self) -> str:
+        """As it stands on a suppression."""
+        return self.name.lower()
+
+    @property
+    def state(self) -> SubscriptionState:
+        """A bounce is the mailbox's word and not the person's, who never said they want to leave."""
+        said_no = self in {Status.UNSUBSCRIBED, Status.COMPLAINED}
+        return SubscriptionState.UNSUBSCRIBED if said_no else SubscriptionState.ACTIVE
+
+
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+
+
+class Entry(NamedTuple):
+    """What is asked for one person."""
+
+    key: bytes
+    address: str
+    name: str = ""
+    fields: Mapping[str, str] = NO_FIELDS
+    status: Status = Status.ACTIVE
+    line: int = 0
+
+
+class Verdict(StrEnum):
+    """What becomes of an entry."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    STOPPED = "stopped"  # suppressed, and unsubscribed where the person said so
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    REPEATED = "repeated"
+    BAD = "bad"
+
+
+class Decision(NamedTuple):
+    """A verdict on an entry, with what it was based on."""
+
+    entry: Entry
+    known: Standing | None
+    verdict: Verdict
+    why: str = ""
+
+    @property
+    def on_list(self) -> bool:
+        """Whether the person has a subscription to this list already."""
+        return self.known is not None and self.known.subscription_id is not None
+
+
+def decide(entry: Entry, known: Standing | None, suppressed: str) -> Decision:
+    """What is to become of an entry, given the person's standing and the reason of a suppression ("" for none)."""
+    if entry.status is not Status.ACTIVE:
+        return _decide_stop(entry, known, suppressed)
+    if suppressed:
+        return Decision(entry, known, Verdict.REFUSED, f"suppressed: {suppressed}")
+    if known is None or known.state is None:
+        return Decision(entry, known, Verdict.NEW)
+    if known.state == SubscriptionState.UNSUBSCRIBED:
+        return Decision(entry, known, Verdict.REFUSED, "unsubscribed")
+    why = _difference(entry, known)
+    return Decision(entry, known, Verdict.CHANGED if why else Verdict.UNCHANGED, why)
+
+
+def _decide_stop(entry: Entry, known: Standing | None, suppressed: str) -> Decision:
+    active = known is not None and known.state not in {None, SubscriptionState.UNSUBSCRIBED}
+    leaves = active and entry.status.state is SubscriptionState.UNSUBSCRIBED
+    # An address that is suppressed and not on the list is not put there: perhaps it was erased.
+    verdict = Verdict.UNCHANGED if suppressed and not leaves else Verdict.STOPPED
+    return Decision(entry, known, verdict, entry.status.reason)
+
+
+def _difference(entry: Entry, known: Standing) -> str:
+    """What the entry says otherwise; an empty cell says nothing."""
+    if entry.name in {"", known.name} and not entry.fields:
+        return ""
+    said = []
+    if entry.name and entry.name != known.name:
+        said.append(f"name: {known.name or '(none)'} → {entry.name}")
+    said += [f"{name}: {text}" for name, text in entry.fields.items() if known.fields.get(name) != text]
+    return ", ".join(said)
+
+
+def judge(conn: Connection, list_id: int | None, entries: Sequence[Entry]) -> list[Decision]:
+    """What is to become of each; ``list_id`` is None for a list that there is not yet."""
+    keys = [entry.key for entry in entries]
+    known = store.standings(conn, list_id, keys)
+    stopped = store.suppressed(conn, keys)
+    reasons = {key: found.reason for key, found in stopped.items()}
+    return [decide(entry, known.get(entry.key), reasons.get(entry.key, "")) for entry in entries]
+
+
+def act(
+    conn: Connection, list_id: int, decisions: Sequence[Decision], said: str, source: str, now: datetime
+) -> None:
+    """Do what was decided in the same transaction; ``said`` is the consent of those who are new."""
+    coming = [d for d in decisions if d.verdict in _COMING and not d.on_list]
+    store.add_people(conn, list_id, [_newcomer(d.entry, said) for d in coming], source=source, now=now)
+    for decision in decisions:
+        if decision.known is not None and decision.verdict in _DESCRIBED:
+            _describe(conn, decision.entry, decision.known)
+    stopping = [d for d in decisions if d.verdict is Verdict.STOPPED]
+    if stopping:
+        _stop(conn, stopping, source, now)
+
+
+# Tuples, not sets: to hash an enumeration's member takes longer than to look at two.
+_COMING = (Verdict.NEW, Verdict.STOPPED)
+_DESCRIBED = (Verdict.NEW, Verdict.CHANGED)
+
+
+def _newcomer(entry: Entry, said: str) -> Newcomer:
+    if entry.status is Status.ACTIVE:
+        return Newcomer(entry.key, entry.address, SubscriptionState.ACTIVE, said, entry.name, entry.fields)
+    state = entry.status.state
+    said = "unsubscribed" if state is SubscriptionState.UNSUBSCRIBED else said
+    return Newcomer(entry.key, entry.address, state, said, entry.name, entry.fields)
+
+
+def _describe(conn: Connection, entry: Entry, known: Standing) -> None:
+    if _difference(entry, known):
+        fields = {**known.fields, **entry.fields}
+        store.describe(conn, known.subscriber_id, entry.name or known.name, fields)
+
+
+def _stop(conn: Connection, stopping: Sequence[Decision], source: str, now: datetime) -> None:
+    store.suppress(conn, {d.entry.key: d.entry.status.reason for d in stopping}, source=source, now=now)
+    leaving = [d for d in stopping if d.entry.status.state is SubscriptionState.UNSUBSCRIBED]
+    ids = [d.known.subscription_id for d in leaving if d.known and d.known.subscription_id is not None]
+    store.unsubscribe(conn, ids, source=source, now=now)
+
+
+def usable(what: str, text: str) -> str:
+    """A name or a field's text, if a mail can hold it. Raises ``ValueError`` with what is wrong with it."""
+    if len(text) <= LONGEST_TEXT and PLAIN_TEXT.fullmatch(text):
+        return text
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"the {what} has {len(text)} characters and may have {LONGEST_TEXT}")
+    if TURNING.search(text):
+        raise ValueError(f"the {what} has a hidden character in it that turns the words after it round")
+    try:
+        # A name that no header can hold would make every copy to this person unsendable.
+        return clean(what, text)
+    except ValueError:
+        raise ValueError(f"the {what} has a line break or another control character in it") from None
