@@ -271,7 +271,7 @@ PROOFS = (
     ),
     Proof(
         "An import applied twice is an import applied once; nobody is revived; one that is killed can be gone on with",
-        lambda: passing("tests/test_subscriptions.py", "tests/test_importing.py"),
+        lambda: passing("tests/test_intake.py", "tests/test_subscriptions.py", "tests/test_importing.py"),
     ),
     Proof(
         "A million are imported in 160 MB, twice as fast as `sqlite-utils insert`; the same file again changes nothing",
@@ -282,9 +282,18 @@ PROOFS = (
         in_a_folder(serving.five_hundred),
     ),
     Proof("… nor when the server is killed in the middle", in_a_folder(serving.killed)),
+    Proof(
+        "… nor with three processes on PostgreSQL, two killed, while others sign up and confirm",
+        in_a_folder(serving.several_processes),
+    ),
     Proof("At 200 a second 99 of 100 have their answer within 50 ms", in_a_folder(serving.quick)),
     Proof(
         "… and within 100 ms while a campaign of 100,000 leaves", in_a_folder(serving.quick_beside_a_campaign)
+    ),
+    Proof(
+        "A reader joins, reads, rests, chooses, moves and is forgotten, by keyboard in a real browser; each page in "
+        "each state is accessible",
+        lambda: passing("tests/test_reader_journey.py", "tests/web/test_pages.py"),
     ),
     Proof(
         "Nothing that anybody sends to any page is an error of ours, and no GET or HEAD changes anything",

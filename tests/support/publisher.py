@@ -113,6 +113,13 @@ class Publisher:
         """newsletter.toml with these sections behind [newsletter]."""
         (self.root / "newsletter.toml").write_text(TOML + extra, encoding="utf-8")
 
+    def set(self, **values: str) -> None:
+        """More in newsletter.toml's first section."""
+        file = self.root / "newsletter.toml"
+        lines = "".join(f'{name} = "{text}"\n' for name, text in values.items())
+        toml = file.read_text(encoding="utf-8")
+        file.write_text(toml.replace("[newsletter]\n", f"[newsletter]\n{lines}", 1), encoding="utf-8")
+
     def import_people(self, people: Iterable[tuple[str, str]], *args: str) -> None:
         """Brings (address, name) pairs onto the list."""
         file = self.root / "people.csv"

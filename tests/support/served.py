@@ -71,9 +71,16 @@ class Served:
         conn.close()
         return found
 
+    def letters(self, state: str) -> int:
+        with self.database() as conn:
+            [row] = conn.execute("SELECT count(*) FROM letter WHERE state = ?", (state,))
+        conn.close()
+        return int(row[0])
+
 
 @contextmanager
 def serving(folder: Publisher, *args: str, lines: int = 2) -> Iterator[Served]:
+    """Until it has stopped in peace. It must not have logged anything."""
     process = folder.start("serve", "--port", "0", *args)
     assert process.stdout is not None
     try:
@@ -90,3 +97,4 @@ def serving(folder: Publisher, *args: str, lines: int = 2) -> Iterator[Served]:
     assert process.returncode == 0, errors
     assert errors == ""
     assert out.startswith("Stopped.")
+    assert "@" not in said + out

@@ -120,10 +120,17 @@ def _used(walk: Walk) -> None:
     walk.get(link)
 
 
+def _hasty(walk: Walk) -> None:
+    walk.get("/subscribe")
+    started = walk.tab.evaluate("document.querySelector('[name=started]').value")
+    walk.post("/subscribe", {"email": "hasty@example.org", "started": started})
+
+
 STATES: dict[str, Callable[[Walk], None]] = {
     "subscribe": lambda walk: walk.get("/subscribe"),
     "subscribe-no-address": lambda walk: walk.post("/subscribe", {"email": " "}),
     "subscribe-wrong-address": lambda walk: walk.post("/subscribe", {"email": "x" * 60 + " at example.org"}),
+    "subscribe-too-fast": _hasty,
     "asked": lambda walk: walk.post("/subscribe", {"email": "asked@example.org"}),
     "confirm": lambda walk: walk.get(walk.link(Purpose.CONFIRM, walk.somebody())),
     "confirmed": _confirm,
