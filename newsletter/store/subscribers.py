@@ -147,8 +147,8 @@ _SUBSCRIPTION = """INSERT INTO subscription (subscriber_id, list_id, state, sinc
 SELECT id, :list, :state, :at, :source FROM subscriber WHERE address_key IN :keys ORDER BY id"""
 _CONSENT = """INSERT INTO consent (subscription_id, at, act, source, wording)
 SELECT p.id, :at, :act, :source, ''
-FROM subscriber s JOIN subscription p ON p.subscriber_id = s.id AND p.list_id = :list
-WHERE s.address_key IN :keys ORDER BY p.id"""
+FROM subscriber s CROSS JOIN subscription p
+WHERE s.address_key IN :keys AND p.subscriber_id = s.id AND p.list_id = :list ORDER BY p.id"""
 
 
 def _for_keys(conn: Connection, sql: str, keys: Collection[bytes], **said: object) -> CursorResult[Any]:
