@@ -32,8 +32,11 @@ def parse(text: str) -> str:
             no public mail server can have (``localhost``, ``.test``) are refused too.
     """
     stripped = text.strip(BLANKS)
-    if len(stripped) <= LONGEST_PLAIN and PLAIN.fullmatch(stripped):
-        return stripped
+    if len(stripped) <= LONGEST_PLAIN and stripped.isascii():
+        local, _, domain = stripped.rpartition("@")
+        small = f"{local}@{domain.lower()}"
+        if PLAIN.fullmatch(small):
+            return small
     from email_validator import validate_email  # noqa: PLC0415  costs 40 ms, which most commands need not pay
 
     if ENCODED_WORD.search(stripped):

@@ -8,59 +8,19 @@ unsubscribed, a suppressed address and an erased person stay as they are, whatev
 
 from __future__ import annotations
 
-import re
-from enum import IntEnum, StrEnum
-from types import MappingProxyType
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from newsletter.headers import clean
 from newsletter.model import SubscriptionState
+from newsletter.people import Entry, Status
 from newsletter.store import subscribers as store
 from newsletter.store.subscribers import Newcomer, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
-
-TURNING = re.compile(r"[\u202a-\u202e\u2066-\u2069]")  # Unicode Annex 9: they reach beyond the name
-PLAIN_TEXT = re.compile(r"[A-Za-z0-9À-ɏ .,'’&()-]*")  # as nearly all names are: nothing in it can be wrong
-LONGEST_TEXT = 200  # characters of a name or a custom field
-
-
-class Status(IntEnum):
-    """What is said of a person. Where two things are said, the greater one holds."""
-
-    ACTIVE = 0
-    BOUNCED = 1
-    UNSUBSCRIBED = 2
-    COMPLAINED = 3
-
-    @property
-    def reason(self) -> str:
-        """As it stands on a suppression."""
-        return self.name.lower()
-
-    @property
-    def state(self) -> SubscriptionState:
-        """A bounce is the mailbox's word and not the person's, who never said they want to leave."""
-        said_no = self in {Status.UNSUBSCRIBED, Status.COMPLAINED}
-        return SubscriptionState.UNSUBSCRIBED if said_no else SubscriptionState.ACTIVE
-
-
-NO_FIELDS: Mapping[str, str] = MappingProxyType({})
-
-
-class Entry(NamedTuple):
-    """What is asked for one person."""
-
-    key: bytes
-    address: str
-    name: str = ""
-    fields: Mapping[str, str] = NO_FIELDS
-    status: Status = Status.ACTIVE
-    line: int = 0
 
 
 class Verdict(StrEnum):
@@ -169,18 +129,3 @@ def _stop(conn: Connection, stopping: Sequence[Decision], source: str, now: date
     leaving = [d for d in stopping if d.entry.status.state is SubscriptionState.UNSUBSCRIBED]
     ids = [d.known.subscription_id for d in leaving if d.known and d.known.subscription_id is not None]
     store.unsubscribe(conn, ids, source=source, now=now)
-
-
-def usable(what: str, text: str) -> str:
-    """A name or a field's text, if a mail can hold it. Raises ``ValueError`` with what is wrong with it."""
-    if len(text) <= LONGEST_TEXT and PLAIN_TEXT.fullmatch(text):
-        return text
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"the {what} has {len(text)} characters and may have {LONGEST_TEXT}")
-    if TURNING.search(text):
-        raise ValueError(f"the {what} has a hidden character in it that turns the words after it round")
-    try:
-        # A name that no header can hold would make every copy to this person unsendable.
-        return clean(what, text)
-    except ValueError:
-        raise ValueError(f"the {what} has a line break or another control character in it") from None

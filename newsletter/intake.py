@@ -6,55 +6,38 @@ done some chunks wholly, and running it again does the rest.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
-from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from newsletter import addresses
-from newsletter.admission import NO_FIELDS, Decision, Entry, Status, Verdict, act, judge, usable
+from newsletter import addresses, people
+from newsletter.admission import Verdict, act, judge
+from newsletter.beside import beside
 from newsletter.errors import UsageError
-from newsletter.formulas import unshield
+from newsletter.people import CHUNK, Status, status_of
 from newsletter.rows import Columns, choose_columns, open_sheet
 from newsletter.store import subscribers as store
 from newsletter.store.engine import BREATH_SECONDS, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
+    from newsletter.admission import Decision
+    from newsletter.people import Chunk, Entry, Unread
     from newsletter.rows import Row, Sheet
 
-T = TypeVar("T")
-
-WINDOW = 20_000
-"""People of a large file who are put in the order of their keys: then 500 of them change 100 pages of an index. In the
-order of the file it would be one page for each, and a million people would write 5 GB."""
-
-CHUNK = 500  # rows in one transaction: about 10 ms, so that an unsubscribing reader hardly waits
 SHOWN = 10  # rows of each verdict that a report names; the rest are counted
 SHOWN_BAD = 100
 DECIDED = (Verdict.NEW, Verdict.CHANGED, Verdict.STOPPED, Verdict.UNCHANGED, Verdict.REFUSED)
-
-STATUS_WORDS = {
-    "active": Status.ACTIVE,
-    "subscribed": Status.ACTIVE,
-    "confirmed": Status.ACTIVE,
-    "unsubscribed": Status.UNSUBSCRIBED,
-    "optedout": Status.UNSUBSCRIBED,
-    "bounced": Status.BOUNCED,
-    "cleaned": Status.BOUNCED,
-    "complained": Status.COMPLAINED,
-    "complaint": Status.COMPLAINED,
-    "spam": Status.COMPLAINED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +72,25 @@ class Report:
         named = (Verdict.NEW, Verdict.CHANGED, Verdict.STOPPED, Verdict.REFUSED, Verdict.BAD)
         return sum(self.counts[verdict] for verdict in named) - len(self.lines)
 
-    def note(self, number: int, verdict: Verdict, address: str, why: str) -> None:
-        """Count a row, and keep it if it is among the first of its kind."""
-        self.counts[verdict] += 1
-        limit = SHOWN_BAD if verdict is Verdict.BAD else SHOWN
-        if verdict not in {Verdict.UNCHANGED, Verdict.REPEATED} and self.counts[verdict] <= limit:
-            self.lines.append(Line(number, verdict, addresses.mask(address), why))
+    def note_unread(self, found: Unread) -> None:
+        """Count a row that can't be used, and keep it if it is among the first."""
+        self._note(Verdict.BAD, found.line, found.address, found.why, SHOWN_BAD)
 
     def note_decisions(self, decisions: Sequence[Decision]) -> None:
-        """The same for rows that could be read: counted together, because there are a million."""
+        """The same for people, counted together because there are a million."""
         for verdict in DECIDED:
             some = [decision for decision in decisions if decision.verdict is verdict]
             shown = max(0, SHOWN - self.counts[verdict])
             for entry, _, _, why in some[:shown]:
-                self.note(entry.line, verdict, entry.address, why)
+                self._note(verdict, entry.line, entry.address, why, SHOWN)
             self.counts[verdict] += len(some[shown:])
             if verdict is Verdict.REFUSED:
                 self.refused.update(decision.why for decision in some)
+
+    def _note(self, verdict: Verdict, line: int, address: str, why: str, most: int) -> None:
+        self.counts[verdict] += 1
+        if verdict is not Verdict.UNCHANGED and self.counts[verdict] <= most:
+            self.lines.append(Line(line, verdict, addresses.mask(address), why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,39 +132,28 @@ def import_people(
     columns = choose_columns(sheet, order.mapping, order.fields)
     known = read(engine, store.list_names)
     report = Report(sheet.encoding, columns.ignored, new_list=order.list not in known)
-    people = _entries(sheet, columns, secret, report)
-    ended = 0.0
-    for done, entries in enumerate(_in_order(people, WINDOW if sheet.lines > WINDOW else 0)):
-        # Else others who write would wait for the whole file. What is read between two transactions is time for them.
-        time.sleep(max(0.0, ended + BREATH_SECONDS - time.monotonic()) if apply else 0.0)
-        report.note_decisions(_step(engine, order, entries, now=now, apply=apply))
-        ended = time.monotonic()
-        told(done * CHUNK + len(entries), sheet.lines)
+    done, ended = 0, 0.0
+    with contextlib.closing(_chunks(sheet, columns, secret)) as chunks:
+        for chunk in chunks:
+            # Else others who write would wait for the whole file. What takes time anyway is time for them.
+            time.sleep(max(0.0, ended + BREATH_SECONDS - time.monotonic()) if apply else 0.0)
+            report.note_decisions(_step(engine, order, chunk.entries, now=now, apply=apply))
+            ended = time.monotonic()
+            for found in chunk.unread:
+                report.note_unread(found)
+            report.counts[Verdict.REPEATED] += chunk.repeated
+            done += len(chunk.entries)
+            told(done, sheet.lines)
     report.lines.sort(key=lambda line: line.number)
     return report
-
-
-def _in_order(entries: Iterator[Entry], window: int) -> Iterator[list[Entry]]:
-    """As many as one transaction takes; those of a ``window`` are put in the order of their keys.
-
-    The next window is read little by little, between the transactions of this one.
-    """
-    if not window:
-        yield from _chunks(entries, CHUNK)
-        return
-    ready = list(islice(entries, window))
-    while ready:
-        ready.sort(key=itemgetter(0))  # the key
-        following: list[Entry] = []
-        for some in _chunks(ready, CHUNK):
-            following += islice(entries, CHUNK)
-            yield some
-        ready = following
 
 
 def _step(
     engine: Engine, order: Import, entries: Sequence[Entry], *, now: datetime, apply: bool
 ) -> Sequence[Decision]:
+    if not entries:
+        return ()
+
     def preview(conn: Connection) -> Sequence[Decision]:
         return judge(conn, store.find_list(conn, order.list), entries)
 
@@ -192,116 +166,11 @@ def _step(
     return write(engine, really) if apply else read(engine, preview)
 
 
-def _entries(sheet: Sheet, columns: Columns, secret: bytes, report: Report) -> Iterator[Entry]:
-    """Each person of the file once: the first row gives the name, the worst row the status."""
-    stopped = _stopped(sheet, columns, secret)
-    seen = _Seen()
-    for row in sheet.rows():
-        try:
-            entry = _entry(row, columns, secret, stopped)
-        except ValueError as error:
-            report.note(row.line, Verdict.BAD, _email(row, columns), str(error).rstrip("."))
-            continue
-        if seen.add(entry.key):
-            yield entry
-        else:
-            report.note(row.line, Verdict.REPEATED, entry.address, "")
-
-
-class _Seen:
-    """A set of keys that takes 25 MB for a million; Python's own would take 120.
-
-    Keys are evenly spread, so those with the same first bytes are few: what is left of them stands in one row.
-    """
-
-    FIRST = 2  # bytes
-
-    def __init__(self) -> None:
-        self._rows: defaultdict[bytes, bytearray] = defaultdict(bytearray)
-
-    def add(self, key: bytes) -> bool:
-        """False if it was there already."""
-        row, rest = self._rows[key[: self.FIRST]], key[self.FIRST :]
-        at = row.find(rest)
-        while at % len(rest) and at > 0:  # found across two of them
-            at = row.find(rest, at + 1)
-        if at >= 0:
-            return False
-        row += rest
-        return True
-
-
-def _stopped(sheet: Sheet, columns: Columns, secret: bytes) -> dict[bytes, Status]:
-    """Who must not be mailed according to any row of the file, however far down it stands."""
-    found: dict[bytes, Status] = {}
-    if "status" not in columns.places:
-        return found
-    for said, email in sheet.pairs(columns.places["status"], columns.places["email"]):
-        status = _read_status(said)
-        if status is Status.ACTIVE or status is None:
-            continue
-        try:
-            key = addresses.key(addresses.parse(unshield(email.strip())), secret)
-        except ValueError:
-            continue  # reported when the rows are read for good
-        found[key] = max(status, found.get(key, status))
-    return found
-
-
-def _entry(row: Row, columns: Columns, secret: bytes, stopped: Mapping[bytes, Status]) -> Entry:
-    """Raises ``ValueError`` with what is wrong with the row."""
-    if row.problem:
-        raise ValueError(row.problem)
-    status = _status(row, columns)
-    address = addresses.parse(columns.cell(row, "email"))
-    key = addresses.key(address, secret)
-    status = max(status, stopped[key]) if key in stopped else status
-    try:
-        name = usable("name", _name(row, columns))
-        fields = {field: usable(field, row.cells[place]) for field, place in columns.fields.items()}
-    except ValueError:
-        if status is Status.ACTIVE:
-            raise
-        name, fields = "", {}  # a name that can't be used must not keep a person from being left alone
-    said = {field: text for field, text in fields.items() if text} if fields else NO_FIELDS
-    return Entry(key, address, name, said, status, row.line)
-
-
-def _email(row: Row, columns: Columns) -> str:
-    return "" if row.problem else columns.cell(row, "email")
-
-
-def _status(row: Row, columns: Columns) -> Status:
-    if row.problem or "status" not in columns.places:
-        return Status.ACTIVE
-    said = columns.cell(row, "status")
-    status = _read_status(said)
-    if status is None:
-        # Not even an empty cell is taken for a yes: people who never confirmed often have one.
-        raise ValueError(f"the status {said[:20]!r} is none of active, unsubscribed, bounced and complained")
-    return status
-
-
-@lru_cache(maxsize=100)  # a file holds a handful of words, a million times
-def _read_status(said: str) -> Status | None:
-    return STATUS_WORDS.get(_word(said))
-
-
-def _word(said: str) -> str:
-    return re.sub(r"[\s_-]+", "", said.casefold())
-
-
-def _name(row: Row, columns: Columns) -> str:
-    if whole := columns.cell(row, "name"):
-        return whole
-    parts = (columns.cell(row, "first"), columns.cell(row, "last"))
-    return " ".join(part for part in parts if part)
-
-
-def _chunks(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(things)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+def _chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]:
+    """A large file is read and checked by another process, which is the half of the work that is not the database's."""
+    if sheet.lines > people.WINDOW:
+        return beside(people.in_chunks, sheet, columns, secret)
+    return people.in_chunks(sheet, columns, secret)
 
 
 def _check_list_name(name: str) -> None:
@@ -316,7 +185,8 @@ def suppress_file(engine: Engine, file: Path, secret: bytes, *, source: str, now
     """Suppress every address of a file: a plain list, or a table with ``email`` and maybe ``reason`` or ``status``."""
     sheet = open_sheet(file)
     report = Report(sheet.encoding)
-    for found in _chunks(_suppressions(sheet, secret, report), CHUNK):
+    rest = _suppressions(sheet, secret, report)
+    while found := list(islice(rest, CHUNK)):
         fresh = write(engine, partial(store.suppress, reasons=dict(found), source=source, now=now))
         report.counts[Verdict.STOPPED] += fresh
         report.counts[Verdict.UNCHANGED] += len(found) - fresh
@@ -332,7 +202,7 @@ def _suppressions(sheet: Sheet, secret: bytes, report: Report) -> Iterator[tuple
         try:
             key, reason = _suppression(row, columns, secret)
         except ValueError as error:
-            report.note(row.line, Verdict.BAD, _email(row, columns), str(error).rstrip("."))
+            report.note_unread(people.unread(row, columns, error))
             continue
         if key in seen:
             report.counts[Verdict.REPEATED] += 1
@@ -345,8 +215,8 @@ def _suppression(row: Row, columns: Columns, secret: bytes) -> tuple[bytes, str]
     """Any reason will do, except that the person is active: then it is the wrong file."""
     if row.problem:
         raise ValueError(row.problem)
-    key = addresses.key(addresses.parse(_email(row, columns)), secret)
-    status = STATUS_WORDS.get(_word(columns.cell(row, "status")))
+    key = addresses.key(addresses.parse(columns.cell(row, "email")), secret)
+    status = status_of(columns.cell(row, "status"))
     if status is Status.ACTIVE:
         raise ValueError("is active according to this file, so it is not suppressed")
     return key, status.reason if status else "manual"

@@ -10,9 +10,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from newsletter import addresses, admission
-from newsletter.admission import Entry, Verdict
+from newsletter.admission import Verdict
 from newsletter.errors import Refused, UsageError
 from newsletter.model import SubscriptionState
+from newsletter.people import Entry, usable
 from newsletter.store import subscribers as store
 from newsletter.store.engine import read, write
 from newsletter.store.subscribers import ERASED
@@ -47,7 +48,7 @@ def add(
     """Put one person on a list, or give them another name. Raises ``Refused`` for one who left."""
     address = _parse(text)
     try:
-        entry = Entry(addresses.key(address, secret), address, admission.usable("name", name.strip()))
+        entry = Entry(addresses.key(address, secret), address, usable("name", name.strip()))
     except ValueError as error:
         raise UsageError(f"{str(error).capitalize()}.") from None
 

@@ -1,31 +1,30 @@
-"""Large files: killed anywhere an import can be gone on with, keys are told apart in little room, progress is told."""
+"""Large files: killed anywhere an import can be gone on with, and it tells how far it is."""
 
 from __future__ import annotations
 
 import io
+import os
 import random
 import signal
+import sqlite3
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from newsletter import addresses, admission
 from newsletter.cli.reading import Shown
-from newsletter.intake import _Seen
+from newsletter.people import WINDOW
 from newsletter.store.engine import open_engine, read
 from newsletter.store.schema import consent, subscriber, subscription, suppression
 from tests.support.publisher import Publisher, publisher
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import subprocess
 
     import pytest
 
-SECRET = b"0123456789abcdef0123456789abcdef"
 PEOPLE = 3_000
 
 
@@ -89,56 +88,53 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-# --- what is fast is what is right -------------------------------------------------------------------------------
-
-KEYS = st.lists(
-    st.binary(min_size=16, max_size=16) | st.sampled_from([bytes(16), bytes(15) + b"\1"]), max_size=60
-)
+# --- large files are read by a process of their own ----------------------------------------------------------------
 
 
-@given(KEYS)
-def test_a_key_is_new_once_and_only_once(keys: list[bytes]) -> None:
-    seen, known = _Seen(), set[bytes]()
-    for key in keys + keys:
-        assert seen.add(key) is (key not in known)
-        known.add(key)
+def test_a_large_import_can_be_interrupted_and_gone_on_with(tmp_path: Path) -> None:
+    press, file = publisher(tmp_path / "press"), tmp_path / "people.csv"
+    count = WINDOW + 1_000
+    rows = "".join(f"r{number}@example.org\n" for number in range(count))
+    file.write_text("email\n" + rows, encoding="utf-8")
+    database = press.root / ".newsletter" / "newsletter.db"
+
+    first = press.start(*importing(press, file))
+    wait_for(lambda: database.exists() and people_in(database) > 0, first)
+    for process in (reader_of(first), first.pid):  # as Ctrl-C does
+        os.kill(process, signal.SIGINT)
+    _, said = first.communicate()
+    assert (first.returncode, "The same command does what is left." in said) == (130, True), said
+    assert "Traceback" not in said
+    some = people_in(database)
+    assert 0 < some < count
+
+    second = press.start(*importing(press, file))
+    wait_for(lambda: people_in(database) > some, second)
+    os.kill(reader_of(second), signal.SIGKILL)
+    _, said = second.communicate()
+    assert (second.returncode, "The same command does what is left." in said) == (8, True), said
+    assert some < people_in(database) < count
+
+    press.newsletter(*importing(press, file))
+    assert people_in(database) == count
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=80))
-def test_keys_that_begin_alike_are_told_apart_wherever_one_ends(parts: list[tuple[int, int]]) -> None:
-    """All in one row, of a few bytes only: what is found may lie across two of them."""
-    seen, known = _Seen(), set[bytes]()
-    for one, other in parts:
-        key = bytes(2) + bytes([one]) * 7 + bytes([other]) * 7
-        assert seen.add(key) is (key not in known)
-        known.add(key)
-
-
-LOCAL = st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True)
-DOMAIN = st.sampled_from(
-    ["example.org", "Example.ORG", "bücher.example", "xn--bcher-kva.example", "mail.gmx.de"]
-)
-
-
-@given(LOCAL | st.text(min_size=1, max_size=12), DOMAIN)
-def test_the_short_way_to_a_key_gives_the_same_key(local: str, domain: str) -> None:
-    import hashlib
-    import hmac
-
+def people_in(database: Path) -> int:
+    conn = sqlite3.connect(database)
     try:
-        form = addresses.canonical(f"{local}@{domain}")
-        wanted = hmac.digest(SECRET, form.encode(), hashlib.sha256)[:16]
-    except ValueError:
-        return
-    assert addresses.key(f"{local}@{domain}", SECRET) == wanted
+        return int(conn.execute("SELECT count(*) FROM subscriber").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # it is just being made
+    finally:
+        conn.close()
 
 
-@given(st.text(max_size=30) | st.from_regex(r"[A-Za-zÀ-ɏ .,'’&()-]{0,30}", fullmatch=True))
-def test_the_short_way_lets_no_name_pass_that_the_long_one_refuses(text: str) -> None:
-    if admission.PLAIN_TEXT.fullmatch(text):
-        assert not admission.TURNING.search(text)
-        assert text.isprintable()
-        assert "=?" not in text
+def reader_of(process: subprocess.Popen[str]) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8").split()
+    [reader] = [
+        number for number in children if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
+    ]
+    return int(reader)
 
 
 # --- how far it is -----------------------------------------------------------------------------------------------
