@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from newsletter.store.engine import open_engine
 from tests.support import postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
 COMMON = {
     "deadline": None,
@@ -57,3 +61,20 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql_url"))
     return f"sqlite:///{tmp_path / 'newsletter.db'}"
+
+
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database to copy: making one for every test would take most of the time."""
+    file = tmp_path_factory.mktemp("template") / "empty.db"
+    open_engine(f"sqlite:///{file}", create=True).dispose()
+    return file
+
+
+@pytest.fixture
+def sqlite_engine(tmp_path: Path, empty_file: Path) -> Iterator[Engine]:
+    """A SQLite database with our tables and nothing in them."""
+    shutil.copy(empty_file, tmp_path / "newsletter.db")
+    made = open_engine(f"sqlite:///{tmp_path}/newsletter.db")
+    yield made
+    made.dispose()

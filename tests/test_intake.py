@@ -22,7 +22,6 @@ from tests.support.ledgers import NOW
 from tests.support.lists import SECRET, Reader, add, dump, leave, live_through, mailable, readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -30,21 +29,10 @@ if TYPE_CHECKING:
 HEADER = "email,name,status\n"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database to copy: making one for every test would take most of the time."""
-    folder = tmp_path_factory.mktemp("template")
-    open_engine(f"sqlite:///{folder}/empty.db", create=True).dispose()
-    return folder / "empty.db"
-
-
 @pytest.fixture
-def engine(tmp_path: Path, template: Path) -> Iterator[Engine]:
+def engine(sqlite_engine: Engine) -> Engine:
     """An empty database."""
-    shutil.copy(template, tmp_path / "newsletter.db")
-    made = open_engine(f"sqlite:///{tmp_path}/newsletter.db")
-    yield made
-    made.dispose()
+    return sqlite_engine
 
 
 @pytest.fixture
@@ -265,9 +253,9 @@ def as_csv(rows: list[tuple[str, bool, str, str]]) -> str:
 
 @given(pasts=st.lists(PAST, min_size=len(POOL), max_size=len(POOL)), rows=ROWS)
 def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
-    template: Path, pasts: list[str], rows: list[tuple[str, bool, str, str]]
+    empty_file: Path, pasts: list[str], rows: list[tuple[str, bool, str, str]]
 ) -> None:
-    work = shutil.copy(template, template.with_name("work.db"))
+    work = shutil.copy(empty_file, empty_file.with_name("work.db"))
     engine = open_engine(f"sqlite:///{work}")
     for address, past in zip(POOL, pasts, strict=True):
         live_through(engine, address, past)
@@ -275,7 +263,7 @@ def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
     stopped = {a for a, _, status, _ in rows if status in {"unsubscribed", "bounced", "complained"}}
     asked = {a for a, _, status, _ in rows if status == "active"}
     were = mailable(engine)
-    file = template.with_name("rows.csv")
+    file = empty_file.with_name("rows.csv")
     bring(engine, file, as_csv(rows))
     assert mailable(engine) == (were | asked) - gone - stopped
     once = dump(engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,31 +10,17 @@ from newsletter import subscriptions
 from newsletter.admission import Verdict
 from newsletter.errors import Refused, UsageError
 from newsletter.store import subscribers as store
-from newsletter.store.engine import open_engine, read
+from newsletter.store.engine import read
 from tests.support.lists import SECRET, Reader, add, dump, erase, leave, live_through, readers, suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from sqlalchemy import Engine
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database to copy: making one for every test would take most of the time."""
-    folder = tmp_path_factory.mktemp("template")
-    open_engine(f"sqlite:///{folder}/empty.db", create=True).dispose()
-    return folder / "empty.db"
-
-
 @pytest.fixture
-def engine(tmp_path: Path, template: Path) -> Iterator[Engine]:
+def engine(sqlite_engine: Engine) -> Engine:
     """An empty database."""
-    shutil.copy(template, tmp_path / "newsletter.db")
-    made = open_engine(f"sqlite:///{tmp_path}/newsletter.db")
-    yield made
-    made.dispose()
+    return sqlite_engine
 
 
 # One person
