@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from newsletter import joining, limits
 from newsletter.errors import ContentError, NewsletterError, TransportError, where
-from newsletter.model import Accepted, LetterPurpose, LetterState, Recipient, Refused
+from newsletter.model import Accepted, Edition, LetterPurpose, LetterState, Recipient, Refused
 from newsletter.store import choices
 from newsletter.store import letters as outbox
 from newsletter.store.engine import read, write
@@ -74,6 +74,7 @@ class Ready:
 
     letter: Letter
     kind: LetterKind
+    edition: Edition  # the reader's own: whoever chose large print can't read a small letter either
     recipient: Recipient = field(repr=False)
 
 
@@ -92,7 +93,7 @@ class Office:
         self,
         engine: Engine,
         transport: Transport,
-        compose: Callable[[LetterKind, str, datetime], Wire],
+        compose: Callable[[LetterKind, str, Edition, datetime], Wire],
         links: Links,
         *,
         only: frozenset[bytes] | None = None,
@@ -127,12 +128,12 @@ class Office:
         if not read(self._engine, lambda conn: outbox.due(conn, now)):
             return 0
         ready = write(self._engine, lambda conn: self._take(conn, now))
-        alike: dict[tuple[LetterKind, str], list[Ready]] = {}
+        alike: dict[tuple[LetterKind, str, Edition], list[Ready]] = {}
         for one in ready:
             if isinstance(one, Ready):
-                alike.setdefault((one.kind, one.letter.list), []).append(one)
-        for (kind, about), some in alike.items():
-            self._send(some, partial(self._compose, kind, about, now))
+                alike.setdefault((one.kind, one.letter.list, one.edition), []).append(one)
+        for (kind, about, edition), some in alike.items():
+            self._send(some, partial(self._compose, kind, about, edition, now))
         return len(ready)
 
     # Deciding
@@ -179,7 +180,7 @@ class Office:
             return Dropped(letter, NOT_ALLOWED)
         action = self._links.action(kind, subscription, letter.expires_at)
         values = {**self._links.lasting(subscription), "action_url": action}
-        return Ready(letter, kind, Recipient(letter.delivery, address, values))
+        return Ready(letter, kind, Edition(owner.edition), Recipient(letter.delivery, address, values))
 
     # Sending
 

@@ -41,8 +41,8 @@ CHANGED, ALREADY, TAKEN, GONE = "changed", "already", "taken", "gone"
 def ask_access(conn: Connection, subscription_id: int, *, secret: bytes, now: datetime) -> bool:
     """Queue a letter to the address on file with a link to ``download``, ``ask_change`` and ``erase_by_link``.
 
-    False, and nothing done, for an erased person, and when there were too many in a short time; the page says the same
-    to all. ``secret`` makes address keys.
+    False, and nothing done, for an erased person, and when there were too many in a short time. ``secret`` makes
+    address keys.
     """
     owner = choices.owner(conn, subscription_id)
     if owner is None or owner.key is None:

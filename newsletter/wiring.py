@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from newsletter.letters import ClosedOffice, LetterKind, Office
     from newsletter.limits import Limits
     from newsletter.message import Wire, Wires
-    from newsletter.model import Email, Finding, Issue
+    from newsletter.model import Edition, Email, Finding, Issue
     from newsletter.personal_data import Erased
     from newsletter.render import Theme
     from newsletter.store.group import Group
@@ -385,27 +385,30 @@ def office(settings: Settings, engine: Engine) -> Office | ClosedOffice:
     return Office(engine, transport(settings, "letters"), letter_wires(settings), links, only=only(settings))
 
 
-def letter_wires(settings: Settings) -> Callable[[LetterKind, str, datetime], Wire]:
-    """What letters are made of: kind, list and time. Each is compiled when the first of its kind is asked for."""
+def letter_wires(settings: Settings) -> Callable[[LetterKind, str, Edition, datetime], Wire]:
+    """What letters are made of: kind, list, edition, time. Each is compiled when the first like it is asked for."""
     from functools import cache
 
     from newsletter.message import Wire
     from newsletter.render import render_letter
 
     @cache
-    def compiled(kind: LetterKind, list_name: str) -> Email:
+    def compiled(kind: LetterKind, list_name: str, edition: Edition) -> Email:
         return render_letter(
             kind,
             publication=publication(settings),
             theme=theme(settings),
             texts=texts(settings),
+            edition=edition,
             list_title=settings.web.lists.get(list_name, ""),
             overrides=overrides(settings),
         )
 
     # The logo travels inside, also where an issue's pictures are hosted: nothing has put it there for a letter.
-    def wire(kind: LetterKind, list_name: str, now: datetime) -> Wire:
-        return Wire(compiled(kind, list_name), replace(message_settings(settings, now), images_url=""))
+    def wire(kind: LetterKind, list_name: str, edition: Edition, now: datetime) -> Wire:
+        return Wire(
+            compiled(kind, list_name, edition), replace(message_settings(settings, now), images_url="")
+        )
 
     return wire
 

@@ -7,12 +7,13 @@ import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
 
-from newsletter import addresses, config, joining, personal_data, tokens, wiring
+from newsletter import addresses, choosing, config, joining, personal_data, tokens, wiring
 from newsletter.letters import RETRY, ClosedOffice, Office
 from newsletter.limits import Rate
 from newsletter.model import LetterState
@@ -201,6 +202,31 @@ def test_a_letter_names_the_list_that_was_asked_for(place: Any) -> None:
     assert "get News of meetings by email" in said["ann@example.org"]
     assert "get The digest by email" in said["bob@example.org"]
     assert "You get The digest already" in said[ZOE]
+
+
+def test_letters_come_in_the_edition_that_their_reader_chose(place: Any) -> None:
+    here = place()
+    chosen = {ZOE: "large", "ann@example.org": "standard", "max@example.org": "text"}
+    for address, edition in chosen.items():
+        number = here.join(address)
+        write(
+            here.engine,
+            partial(choosing.choose_edition, subscription_id=number, edition=edition, source="", now=NOW),
+        )
+        here.ask(address)
+    assert here.office.work() == 3
+    sent = {str(one.parsed["To"]): one for one in files(here)}
+    sizes = {address: smallest(one) for address, one in sent.items()}
+    assert sizes == {ZOE: 20, "ann@example.org": 15, "max@example.org": None}
+    assert sent["max@example.org"].structure == ["text/plain"]
+    assert len({link(one.text) for one in sent.values()}) == 3
+
+
+def smallest(one: Mail) -> int | None:
+    """The smallest type, in pixels."""
+    if "text/html" not in one.structure:
+        return None
+    return min(int(size) for size in re.findall(r"font-size: ?(\d\d)px", one.html))
 
 
 def test_letters_speak_the_publications_language(place: Any) -> None:

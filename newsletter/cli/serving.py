@@ -6,6 +6,7 @@ import gc
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,11 +87,12 @@ def _letters(settings: Settings) -> str:
     """
     from newsletter import wiring
     from newsletter.letters import LetterKind
+    from newsletter.model import Edition
 
     compose = wiring.letter_wires(settings)
     try:
-        for kind in LetterKind:
-            compose(kind, settings.newsletter.list, datetime.now(UTC))
+        for kind, edition in product(LetterKind, Edition):
+            compose(kind, settings.newsletter.list, edition, datetime.now(UTC))
     except NewsletterError as error:
         return f"Letters to readers wait: {error}"
     if settings.sending.transport == "folder":

@@ -146,6 +146,7 @@ def render_letter(
     publication: Publication,
     theme: Theme,
     texts: Texts,
+    edition: Edition = Edition.STANDARD,
     list_title: str = "",
     overrides: Path | None = None,
 ) -> Email:
@@ -160,23 +161,20 @@ def render_letter(
     words["text"] = texts.get(f"letter.{kind}.text", list=list_title or publication.full_name)
     context = {
         "letter": words,
-        "publication": publication,
-        "theme": theme,
-        "texts": texts,
-        "edition": Edition.STANDARD,
-        "px": standard_print,
-        "rule": layout.rule,
+        **_surroundings(publication, theme, texts, edition),
     }
-    pictures = [theme.logo] if theme.logo else []
+    plain = edition is Edition.TEXT
+    pictures = [theme.logo] if theme.logo and not plain else []
     return Email(
         title=words["heading"],
         subject=words["subject"],
         preheader="",
-        html=_compiled(templates.render("letter.mjml.j2", context), pictures),
+        html="" if plain else _compiled(templates.render("letter.mjml.j2", context), pictures),
         text=layout.finish(templates.render("letter.txt.j2", context)),
         language=texts.language,
         view_path="/",
         pictures=tuple(pictures),
+        edition=edition,
     )
 
 
@@ -196,16 +194,25 @@ def template_context(
     edition: Edition = Edition.STANDARD,
 ) -> dict[str, object]:
     """Every name a template can use."""
-    large = edition is Edition.LARGE
     return {
         "issue": issue,
+        "minutes": reading_minutes(issue),
+        "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
+        **_surroundings(publication, theme, texts, edition),
+    }
+
+
+def _surroundings(
+    publication: Publication, theme: Theme, texts: Texts, edition: Edition
+) -> dict[str, object]:
+    """What issues and letters have in common."""
+    large = edition is Edition.LARGE
+    return {
         "publication": publication,
         "theme": theme.in_full_ink() if large else theme,
         "texts": texts,
         "edition": edition,
         "px": large_print if large else standard_print,
-        "minutes": reading_minutes(issue),
-        "padding": max(0, PREHEADER_COLUMNS - len(issue.preheader)),
         "rule": layout.rule,
     }
 

@@ -110,9 +110,9 @@ class Deeds:
         """Another list of the same person's."""
         await self._write(choosing.leave_list, subscription, name, source=LINK, form=PREFERENCES)
 
-    async def join_list(self, subscription: int, name: str) -> None:
-        """Asks for a letter that asks."""
-        await self._write(
+    async def join_list(self, subscription: int, name: str) -> bool:
+        """Asks for a letter that asks. False if there were too many in a short time."""
+        return await self._write(
             choosing.join_list,
             subscription,
             name,
@@ -136,9 +136,9 @@ class Deeds:
 
     # One's own data
 
-    async def ask_access(self, subscription: int) -> None:
-        """A letter with a link to the address that we have."""
-        await self._write(personal_data.ask_access, subscription, secret=self._secret)
+    async def ask_access(self, subscription: int) -> bool:
+        """A letter with a link to the address that we have. False if there were too many in a short time."""
+        return await self._write(personal_data.ask_access, subscription, secret=self._secret)
 
     async def access_is_open(self, subscription: int, expires: datetime) -> bool:
         """Whether the link can still be used; using it is another thing."""

@@ -291,8 +291,8 @@ class Readers:
             case "leave" if name in self.lists:
                 await self.deeds.leave_list(subscription, name)
             case "join" if name in self.lists:
-                await self.deeds.join_list(subscription, name)
-                return self.words("preferences.asked")
+                asked = await self.deeds.join_list(subscription, name)
+                return self.words("preferences.asked" if asked else "preferences.too_many")
             case "pause" if sent.get("months", "") in map(str, MONTHS):
                 await self.deeds.pause(subscription, int(sent["months"]), PREFERENCES)
             case "resume":
@@ -300,8 +300,8 @@ class Readers:
             case "edition" if sent.get("edition") in set(Edition):
                 await self.deeds.choose_edition(subscription, Edition(sent["edition"]), PREFERENCES)
             case "access":
-                await self.deeds.ask_access(subscription)
-                return self.words("preferences.sent")
+                asked = await self.deeds.ask_access(subscription)
+                return self.words("preferences.sent" if asked else "preferences.too_many")
             case _:
                 return ""
         return self.words("preferences.saved")

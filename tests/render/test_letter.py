@@ -14,6 +14,7 @@ from newsletter import texts
 from newsletter.errors import TemplateError
 from newsletter.letters import LetterKind
 from newsletter.merge import names
+from newsletter.model import Edition
 from newsletter.pictures import resolve_pictures
 from newsletter.render import Theme, render_letter
 from tests.render.samples import picture, publication
@@ -120,14 +121,23 @@ def tab() -> Iterator[Browser]:
 
 
 @pytest.mark.browser
-def test_a_letter_fits_a_small_phone_with_text_twice_as_large(tab: Browser) -> None:
+@pytest.mark.parametrize("edition", [Edition.STANDARD, Edition.LARGE])
+def test_a_letter_fits_a_small_phone_with_text_twice_as_large(tab: Browser, edition: Edition) -> None:
     tab.width(320, phone=True)
     for kind, language in EACH:
-        tab.open(as_shown(letter(kind, language, LOGO)))
+        tab.open(as_shown(letter(kind, language, LOGO, edition=edition)))
         for script in ("0", DOUBLE):
             tab.evaluate(script)
             assert tab.evaluate(WIDTHS) == [320, 320]
             assert tab.evaluate(OVER_THE_EDGE) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", list(LetterKind))
+def test_a_letter_in_large_print_has_nothing_smaller_than_20_pixels(tab: Browser, kind: str) -> None:
+    tab.width(375, phone=True)
+    tab.open(as_shown(letter(kind, theme=LOGO, edition=Edition.LARGE)))
+    assert min(text["size"] for text in tab.evaluate(TEXTS)) == 20
 
 
 @pytest.mark.browser

@@ -248,6 +248,16 @@ def test_preferences_leave_a_list_and_ask_before_another_is_joined(pages: Site) 
     assert state(pages) == "unsubscribed"
 
 
+@pytest.mark.parametrize("asked", [{"action": "join", "list": "events"}, {"action": "access"}])
+def test_whoever_asks_for_more_letters_than_leave_is_told_so(pages: Site, asked: dict[str, str]) -> None:
+    for _ in range(2):
+        assert "is on its way to you." in choose(pages, **asked).text
+    text = choose(pages, **asked).text
+    assert "We have written to you several times already." in text
+    assert "is on its way to you." not in text
+    assert pages.one("SELECT count(*) FROM letter") == 2
+
+
 def test_a_pause_can_be_ended_by_a_tap(pages: Site) -> None:
     assert "You are on a break until" in choose(pages, action="pause", months="3").text
     assert "You are on a break until" not in choose(pages, action="resume").text
