@@ -99,7 +99,7 @@ class UnknownDeliveries(NewsletterError):
 
 
 class Unfinished(NewsletterError):
-    """A campaign stopped before its end; the ledger holds where, and the same command goes on."""
+    """A campaign or an import stopped before its end; the database holds where, and the same command goes on."""
 
     exit_code = 8
 
