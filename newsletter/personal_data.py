@@ -18,7 +18,6 @@ from newsletter.model import LetterPurpose
 from newsletter.store import choices, engine, letters, personal, subscribers, throttles
 from newsletter.store.choices import Said
 from newsletter.store.letters import Addressee
-from newsletter.store.personal import LIFTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,7 +189,7 @@ def change(
 
 def _move(conn: Connection, owner: choices.Owner, to: Addressee, said: Said) -> str:
     stopped = subscribers.suppressed(conn, [to.key]).get(to.key)
-    if not to.address or owner.key is None or (stopped and stopped.reason not in LIFTABLE):
+    if not to.address or owner.key is None or (stopped and stopped.reason not in subscribers.LIFTABLE):
         return GONE
     if not _make_way(conn, owner, to.key, said.now):
         return TAKEN
@@ -228,18 +227,25 @@ class Erased:
 
 
 def erase(conn: Connection, key: bytes, *, now: datetime) -> Erased | None:
-    """Take a person out of everything but the numbers; None if nobody has this address.
+    """Take a person out of everything but the numbers; None if nothing is known of this address.
 
     What stays is the ledger without their address, the consents without their source, and the address key on the
     suppression list, so that no old file brings them back. Once more does what came in since. Call ``clear_up`` when
     the transaction is committed.
     """
     people = personal.had(conn, key)
-    if not people:
+    known = people or letters.for_address(conn, key) or _was_erased(conn, key)
+    if not known:
         return None
     subscribers.suppress_erased(conn, key, now)
     traces = personal.erase(conn, people, key, now)
+    personal.begin_overwriting(conn)
     return Erased(traces.copies, traces.letters, traces.on_the_way)
+
+
+def _was_erased(conn: Connection, key: bytes) -> bool:
+    stopped = subscribers.suppressed(conn, [key]).get(key)
+    return stopped is not None and subscribers.ERASED in {stopped.reason, stopped.source}
 
 
 def erase_by_link(
@@ -254,11 +260,26 @@ def clear_up(engine_: Engine, outbox: Path, erased: Erased) -> bool:
     """Remove the files of an erased person's mails, and their traces from the database's free space and log.
 
     ``outbox`` is the folder with one folder for each issue. False if other programs kept the database in use for too
-    long: then erasing once more does it.
+    long: then erasing once more does it, and a serving process tries again by itself.
     """
     files = [*erased.copies, *(("letters", number) for number in erased.letters)]
     for folder, number in files:
         for name in (f"{number}.eml", f".{number}.tmp"):
             with suppress(NotADirectoryError):
                 (outbox / folder / name).unlink(missing_ok=True)
-    return engine.scrub(engine_)
+    return finish_overwriting(engine_)
+
+
+def finish_overwriting(engine_: Engine) -> bool:
+    """Take what erasures have left out of the database's free space and log; False if others keep them in use.
+
+    The database itself remembers that there is something to do, so that a process that was killed, or had to give up,
+    leaves it to the next one.
+    """
+    begun = engine.read(engine_, personal.overwriting)
+    if begun is None:
+        return True
+    if not engine.scrub(engine_):
+        return False
+    engine.write(engine_, lambda conn: personal.end_overwriting(conn, begun))
+    return True

@@ -14,6 +14,7 @@ from newsletter.admission import Verdict
 from newsletter.errors import Refused, UsageError
 from newsletter.model import SubscriptionState
 from newsletter.people import Entry, usable
+from newsletter.store import letters
 from newsletter.store import subscribers as store
 from newsletter.store.engine import read, write
 from newsletter.store.subscribers import ERASED
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from newsletter.admission import Decision
-    from newsletter.model import Subscriber
+    from newsletter.model import LetterPurpose, Subscriber
     from newsletter.store.subscribers import Consent, Copy, Suppressed
 
 
@@ -37,6 +38,7 @@ class Person:
     suppressed: Suppressed | None
     consents: Sequence[Consent]
     copies: Sequence[Copy]
+    asked: Sequence[tuple[LetterPurpose, str, datetime]]  # purpose, list and time of letters that wait
 
 
 # One person
@@ -58,7 +60,7 @@ def add(
         if decision.verdict is Verdict.REFUSED:
             raise Refused(
                 f"{addresses.mask(address)} is not put on {list_name}: {decision.why}.",
-                hint="Whoever left comes back by their own act only: `newsletter subscribers show ADDRESS` says more.",
+                hint="They come by their own act only: `newsletter subscribers show ADDRESS` says more.",
             )
         admission.act(conn, list_id, [decision], "added", source, now)
         return decision
@@ -100,6 +102,7 @@ def look_up(engine: Engine, text: str, secret: bytes) -> Person:
             suppressed=store.suppressed(conn, [key]).get(key),
             consents=store.consents(conn, [number for number, _ in found]),
             copies=store.copies(conn, found[0][1].id) if found else (),
+            asked=letters.for_address(conn, key),
         )
 
     return read(engine, look)

@@ -444,7 +444,9 @@ def tallies(conn: Connection) -> tuple[Mapping[str, int], Mapping[str, int]]:
 
 def housekeeping(engine: Engine) -> Callable[[], None]:
     """What a serving process does once a minute: pauses end, and what has had its time goes."""
-    from newsletter import choosing, joining
+    import logging
+
+    from newsletter import choosing, joining, personal_data
     from newsletter.store import letters, throttles
     from newsletter.store.engine import in_chunks
 
@@ -453,6 +455,10 @@ def housekeeping(engine: Engine) -> Callable[[], None]:
         choosing.wake_all(engine, now)
         for step in (joining.forget_unconfirmed, throttles.sweep, letters.sweep):
             in_chunks(engine, partial(_chunk, step, now))
+        if not personal_data.finish_overwriting(engine):
+            logging.getLogger(__name__).warning(
+                "an erased person may still be in the database's free space: it is in use"
+            )
 
     return keep_house
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
 
-from newsletter import joining, personal_data
+from newsletter import joining, personal_data, wiring
 from newsletter.joining import SignUp, Wording
 from newsletter.limits import Rate
 from newsletter.model import DeliveryState, LetterPurpose, SubscriptionState
 from newsletter.personal_data import export, export_by_key
 from newsletter.store import letters as outbox
-from newsletter.store import marks, personal, subscribers
+from newsletter.store import marks, personal, sqlite, subscribers
 from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
-from newsletter.store.engine import read, write
+from newsletter.store.engine import open_engine, read, write
 from newsletter.store.personal import codes_only
 from newsletter.store.schema import consent, delivery, letter, metadata, subscriber, suppression
 from tests.support.ledgers import NOW, freeze, open_store
@@ -77,6 +78,13 @@ def address_of(engine: Engine, number: int) -> str | None:
     """Where mail goes that this subscription brings."""
     query = select(subscriber.c.address).join_from(subscriber, metadata.tables["subscription"])
     return read(engine, lambda conn: conn.scalar(query.where(metadata.tables["subscription"].c.id == number)))
+
+
+def asks(engine: Engine) -> None:
+    """Signs up on the page; nobody has looked at it yet."""
+    wish = SignUp(ZOE, "readers", name="Z.")
+    limits = {"address_key": SECRET, "network": "203.0.113.9", "limits": Rate(20, 3600), "wording": WORDING}
+    assert do(engine, joining.ask, wish, **limits)
 
 
 def erase(engine: Engine, address: str = ZOE) -> Any:
@@ -363,9 +371,7 @@ def test_an_erased_address_stays_suppressed_for_the_graver_reason(
 def test_an_erased_person_comes_back_by_their_own_confirmation_and_as_somebody_new(engine: Engine) -> None:
     zoe = joins(engine)
     erase(engine)
-    wish = SignUp(ZOE, "readers", name="Z.")
-    limits = {"address_key": SECRET, "network": "203.0.113.9", "limits": Rate(20, 3600), "wording": WORDING}
-    assert do(engine, joining.ask, wish, **limits)
+    asks(engine)
     [waiting] = write(engine, lambda conn: outbox.claim(conn, SOON))
     fresh = write(engine, lambda conn: joining.look(conn, waiting)).subscription_id
     assert fresh is not None
@@ -421,6 +427,100 @@ def test_of_what_servers_said_only_their_codes_stay(reason: str, kept: str) -> N
 @given(st.text(st.sampled_from("abzoe@.45 ;:-"), max_size=40))
 def test_no_word_of_a_server_survives_an_erasure(said: str) -> None:
     assert not any(letter in "abzoe@" for letter in codes_only(f"550 {said}"))
+
+
+def test_a_sign_up_that_waits_can_be_erased_before_anybody_has_looked_at_it(engine: Engine) -> None:
+    asks(engine)
+    assert ZOE in everything(engine)
+    assert erase(engine) is not None
+    assert ZOE not in everything(engine)
+    assert letters(engine) == []
+
+
+def test_erasing_an_address_takes_the_letter_that_somebody_elses_change_sends_there(engine: Engine) -> None:
+    change_link(engine, joins(engine))
+    assert erase(engine, NEW) is not None
+    assert NEW not in everything(engine)
+    assert ZOE in everything(engine)
+
+
+def test_an_address_of_which_nothing_is_known_leaves_no_trace_of_the_question(engine: Engine) -> None:
+    before = everything(engine)
+    assert erase(engine) is None
+    assert everything(engine) == before
+
+
+# What is left in free space
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database in a file, and no patience with whoever reads it."""
+    monkeypatch.setattr(sqlite, "SCRUB_SECONDS", 0.02)
+    made = open_store(tmp_path)
+    yield made
+    made.dispose()
+
+
+def on_disk(folder: Path) -> bool:
+    """Whether any file of the database holds the address."""
+    return any(ZOE.encode() in found.read_bytes() for found in folder.glob("newsletter.db*"))
+
+
+@contextmanager
+def somebody_reading(engine: Engine) -> Iterator[None]:
+    """A backup that began before what the block does."""
+    reader = open_engine(str(engine.url))
+    with reader.connect() as conn, conn.begin():
+        conn.execute(select(subscriber)).all()
+        yield
+    reader.dispose()
+
+
+def test_erasing_once_more_finishes_what_a_backup_prevented(file: Engine, tmp_path: Path) -> None:
+    joins(file)
+    with somebody_reading(file):
+        assert not personal_data.clear_up(file, tmp_path, erase(file))
+        assert on_disk(tmp_path)
+    assert personal_data.clear_up(file, tmp_path, erase(file))
+    assert not on_disk(tmp_path)
+
+
+def test_a_serving_process_finishes_it_by_itself(
+    file: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_house = wiring.housekeeping(file)
+    joins(file)
+    with somebody_reading(file):
+        personal_data.clear_up(file, tmp_path, erase(file))
+        keep_house()
+        assert "may still be in the database's free space" in caplog.text
+        assert on_disk(tmp_path)
+    keep_house()
+    assert not on_disk(tmp_path)
+
+
+def test_a_process_that_was_killed_after_the_erasure_leaves_it_to_the_next(
+    file: Engine, tmp_path: Path
+) -> None:
+    joins(file)
+    erase(file)  # and then nothing: it was killed
+    assert on_disk(tmp_path)
+    wiring.housekeeping(file)()
+    assert not on_disk(tmp_path)
+
+
+def test_of_two_erasures_at_once_neither_takes_the_others_for_done(engine: Engine) -> None:
+    joins(engine)
+    joins(engine, "bob@example.org")
+    erase(engine)
+    first = read(engine, personal.overwriting)
+    erase(engine, "bob@example.org")
+    assert first is not None
+    write(engine, lambda conn: personal.end_overwriting(conn, first))
+    assert read(engine, personal.overwriting) is not None
+    assert personal_data.finish_overwriting(engine)
+    assert read(engine, personal.overwriting) is None
 
 
 # The files

@@ -16,7 +16,7 @@ import click
 
 from newsletter.cli import output, reading
 from newsletter.errors import UsageError
-from newsletter.model import SubscriptionState
+from newsletter.model import LetterPurpose, SubscriptionState
 
 if TYPE_CHECKING:
     from typing import IO
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from newsletter.personal_data import Erased
     from newsletter.subscriptions import Person
 
+ASKED = {
+    LetterPurpose.SUBSCRIBE: "Somebody asked to put this address",
+    LetterPurpose.CHANGE: "Somebody asked to use this address from now on",
+    LetterPurpose.ACCESS: "Somebody asked for a link to their data",
+}
 BY_HAND = "the operator"  # the source of what nobody gave a source for
 SIGNS = {"new": "+", "changed": "~", "stopped": "-", "refused": "!", "bad": "?"}
 MEANS = {
@@ -205,7 +210,7 @@ def show(project: Project, address: str) -> None:
     from newsletter.subscriptions import look_up
 
     found = look_up(project.store, address, project.settings.address_key)
-    if not found.standings and not found.suppressed:
+    if not found.standings and not found.suppressed and not found.asked:
         output.say("Nothing is known about this address.")
         return
     _print_person(found)
@@ -219,6 +224,8 @@ def _print_person(found: Person) -> None:
         output.say(
             f"Suppressed since {_day(stop.at)}: {stop.reason}{f' ({stop.source})' if stop.source else ''}.\n"
         )
+    for purpose, list_name, at in found.asked:
+        output.say(f"{ASKED[purpose]} on {list_name}, {_minute(at)}; nobody has confirmed it.")
     if found.standings:
         output.print_table(
             ("address", "name", "list", "state", "since", "source"), map(_cells, found.standings)
@@ -326,7 +333,8 @@ def _tell_what_is_left(erased: Erased, *, emptied: bool) -> None:
         output.warn("a copy is being handed over at this moment: run the same command again when it has left")
     if not emptied:
         output.warn(
-            "another program keeps the database's log in use: run the same command again when it has ended"
+            "another program keeps the database in use, so its free space may still hold the person:\n"
+            "run the same command again when that has ended (`newsletter serve` does so by itself)"
         )
 
 

@@ -109,6 +109,13 @@ def claim(conn: Connection, now: datetime, limit: int = 20) -> list[Letter]:
     return found
 
 
+def for_address(conn: Connection, key: bytes) -> list[tuple[LetterPurpose, str, datetime]]:
+    """Purpose, list and time of what somebody asked to have sent to an address and that has not left, oldest first."""
+    query = select(letter.c.purpose, list_.c.name, letter.c.created_at).join_from(letter, list_)
+    rows = conn.execute(query.where(letter.c.address_key == key).order_by(letter.c.id))
+    return [(LetterPurpose(purpose), name, at) for purpose, name, at in rows]
+
+
 def assign(conn: Connection, letter_id: int, subscription_id: int) -> None:
     """Says whose it is, once a sign-up has been looked at."""
     conn.execute(update(letter).where(letter.c.id == letter_id).values(subscription_id=subscription_id))

@@ -7,6 +7,7 @@ which may quote the address, is cut down to their codes.
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from newsletter.store.schema import (
     delivery,
     letter,
     list_,
+    meta,
     subscriber,
     subscription,
     suppression,
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select
-
-LIFTABLE = ("unsubscribed", "bounced", ERASED)
-"""Suppressions that a person's own fresh act lifts; a complaint and the operator's word stay."""
 
 Rows = list[dict[str, Any]]
 
@@ -166,6 +165,25 @@ def erase(conn: Connection, people: Collection[int], key: bytes, now: datetime) 
     _blank(conn, people, now)
     _cut_reasons(conn, people)
     return traces
+
+
+OVERWRITING = "erased_since"  # in `meta`: free space and log may still hold somebody
+
+
+def begin_overwriting(conn: Connection) -> None:
+    """Note, with the erasure itself, that its traces have still to be overwritten."""
+    conn.execute(delete(meta).where(meta.c.key == OVERWRITING))
+    conn.execute(insert(meta).values(key=OVERWRITING, value=secrets.token_hex(8)))
+
+
+def overwriting(conn: Connection) -> str | None:
+    """Which erasure was the last whose traces have still to be overwritten."""
+    return conn.scalar(select(meta.c.value).where(meta.c.key == OVERWRITING))
+
+
+def end_overwriting(conn: Connection, begun: str) -> None:
+    """It is done, unless there was another one meanwhile."""
+    conn.execute(delete(meta).where(meta.c.key == OVERWRITING, meta.c.value == begun))
 
 
 def _traces(conn: Connection, people: Collection[int], asked: ColumnElement[bool]) -> Traces:

@@ -7,12 +7,16 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from newsletter import config, joining, wiring
 from newsletter.cli.main import main
 from newsletter.exporting import private_file
+from newsletter.limits import Rate
+from newsletter.store.engine import write
 from tests.support.publisher import publisher
 
 if TYPE_CHECKING:
@@ -221,6 +225,27 @@ def test_nobody_is_erased_without_a_yes(place: Place, monkeypatch: pytest.Monkey
     assert place.newsletter("subscribers", "erase", "zoe@example.org", check=False).returncode == 130
     assert "zoe@" in place.newsletter("subscribers", "list").stdout
     assert "Nobody has" in place.newsletter("subscribers", "erase", "who@example.org", "--yes").stdout
+
+
+def test_a_sign_up_that_waits_is_shown_and_can_be_erased(place: Place) -> None:
+    sign_up(place)
+    shown = place.newsletter("subscribers", "show", "new@example.org").stdout
+    assert "Somebody asked to put this address on readers, 2026-11-28" in shown
+    assert place.newsletter("subscribers", "erase", "new@example.org", "--yes").stdout == "Erased.\n"
+    assert "Suppressed since" in place.newsletter("subscribers", "show", "new@example.org").stdout
+    export = place.newsletter("subscribers", "export", "new@example.org").stdout
+    assert "new@example.org" not in export
+
+
+def sign_up(place: Place) -> None:
+    """On the page, while no letter may leave."""
+    settings = config.load(place.root, {})
+    wish = joining.SignUp("new@example.org", "readers")
+    more: dict[str, Any] = {"network": "203.0.113.9", "limits": Rate(20, 3600)}
+    more |= {"wording": joining.Wording.of("I want it.", "en"), "now": datetime(2026, 11, 28, tzinfo=UTC)}
+    engine = wiring.open_store(settings)
+    write(engine, lambda conn: joining.ask(conn, wish, address_key=settings.address_key, **more))
+    engine.dispose()
 
 
 # Exporting
