@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from newsletter import addresses
 from newsletter.model import SubscriptionState
 from newsletter.people import Entry, Status
 from newsletter.store import subscribers as store
@@ -42,6 +43,7 @@ class Decision(NamedTuple):
     known: Standing | None
     verdict: Verdict
     why: str = ""
+    suppressed: bool = False
 
     @property
     def on_list(self) -> bool:
@@ -55,31 +57,41 @@ def decide(entry: Entry, known: Standing | None, suppressed: str) -> Decision:
         return _decide_stop(entry, known, suppressed)
     if suppressed:
         return Decision(entry, known, Verdict.REFUSED, f"suppressed: {suppressed}")
-    if known is None or known.state is None:
+    if known is None:
         return Decision(entry, known, Verdict.NEW)
-    if known.state == SubscriptionState.UNSUBSCRIBED:
-        return Decision(entry, known, Verdict.REFUSED, "unsubscribed")
+    if known.state in _NOT_OURS_TO_CHANGE:
+        return Decision(entry, known, Verdict.REFUSED, _NOT_OURS_TO_CHANGE[known.state])
     why = _difference(entry, known)
+    if known.state is None:  # on another list
+        return Decision(entry, known, Verdict.NEW, why)
     return Decision(entry, known, Verdict.CHANGED if why else Verdict.UNCHANGED, why)
 
 
 def _decide_stop(entry: Entry, known: Standing | None, suppressed: str) -> Decision:
     active = known is not None and known.state not in {None, SubscriptionState.UNSUBSCRIBED}
     leaves = active and entry.status.state is SubscriptionState.UNSUBSCRIBED
-    # An address that is suppressed and not on the list is not put there: perhaps it was erased.
-    verdict = Verdict.UNCHANGED if suppressed and not leaves else Verdict.STOPPED
-    return Decision(entry, known, verdict, entry.status.reason)
+    nothing_new = suppressed and not leaves and not store.is_graver(entry.status.reason, suppressed)
+    verdict = Verdict.UNCHANGED if nothing_new else Verdict.STOPPED
+    return Decision(entry, known, verdict, entry.status.reason, suppressed=bool(suppressed))
 
 
 def _difference(entry: Entry, known: Standing) -> str:
-    """What the entry says otherwise; an empty cell says nothing."""
+    """What the entry says otherwise; an empty cell says nothing.
+
+    Reports are mailed around. So no custom field is quoted, which may be about somebody's health, and no address that
+    stands in the column of names.
+    """
     if entry.name in {"", known.name} and not entry.fields:
         return ""
     said = []
     if entry.name and entry.name != known.name:
-        said.append(f"name: {known.name or '(none)'} → {entry.name}")
-    said += [f"{name}: {text}" for name, text in entry.fields.items() if known.fields.get(name) != text]
+        said.append(f"name: {_shown(known.name)} → {_shown(entry.name)}")
+    said += [f"other {name}" for name, text in entry.fields.items() if known.fields.get(name) != text]
     return ", ".join(said)
+
+
+def _shown(name: str) -> str:
+    return addresses.mask(name) if "@" in name else name or "(none)"
 
 
 def judge(conn: Connection, list_id: int | None, entries: Sequence[Entry]) -> list[Decision]:
@@ -95,7 +107,8 @@ def act(
     conn: Connection, list_id: int, decisions: Sequence[Decision], said: str, source: str, now: datetime
 ) -> None:
     """Do what was decided in the same transaction; ``said`` is the consent of those who are new."""
-    coming = [d for d in decisions if d.verdict in _COMING and not d.on_list]
+    # An address that is suppressed and not on the list is not put there: perhaps it was erased.
+    coming = [d for d in decisions if d.verdict in _COMING and not d.on_list and not d.suppressed]
     store.add_people(conn, list_id, [_newcomer(d.entry, said) for d in coming], source=source, now=now)
     for decision in decisions:
         if decision.known is not None and decision.verdict in _DESCRIBED:
@@ -108,6 +121,10 @@ def act(
 # Tuples, not sets: to hash an enumeration's member takes longer than to look at two.
 _COMING = (Verdict.NEW, Verdict.STOPPED)
 _DESCRIBED = (Verdict.NEW, Verdict.CHANGED)
+_NOT_OURS_TO_CHANGE = {
+    SubscriptionState.UNSUBSCRIBED: "unsubscribed",
+    SubscriptionState.PENDING: "asked to join, and has not confirmed yet",
+}
 
 
 def _newcomer(entry: Entry, said: str) -> Newcomer:

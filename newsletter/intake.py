@@ -81,8 +81,8 @@ class Report:
         for verdict in DECIDED:
             some = [decision for decision in decisions if decision.verdict is verdict]
             shown = max(0, SHOWN - self.counts[verdict])
-            for entry, _, _, why in some[:shown]:
-                self._note(verdict, entry.line, entry.address, why, SHOWN)
+            for decision in some[:shown]:
+                self._note(verdict, decision.entry.line, decision.entry.address, decision.why, SHOWN)
             self.counts[verdict] += len(some[shown:])
             if verdict is Verdict.REFUSED:
                 self.refused.update(decision.why for decision in some)

@@ -22,8 +22,7 @@ from newsletter.store import letters as outbox
 from newsletter.store import subscribers as people
 from newsletter.store.choices import Said
 from newsletter.store.letters import Addressee
-from newsletter.store.personal import LIFTABLE
-from newsletter.store.subscribers import Newcomer
+from newsletter.store.subscribers import LIFTABLE, Newcomer
 from newsletter.store.throttles import Allowance
 
 if TYPE_CHECKING:

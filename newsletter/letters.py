@@ -27,7 +27,8 @@ from newsletter.model import Accepted, Edition, LetterPurpose, LetterState, Reci
 from newsletter.store import choices
 from newsletter.store import letters as outbox
 from newsletter.store.engine import read, write
-from newsletter.store.personal import LIFTABLE, codes_only
+from newsletter.store.personal import codes_only
+from newsletter.store.subscribers import LIFTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

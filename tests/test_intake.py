@@ -162,6 +162,33 @@ def test_a_new_name_is_a_change_and_an_empty_one_is_not(engine: Engine, file: Pa
     assert [reader.name for reader in readers(engine).values()] == ["Anna", "Bob"]
 
 
+def test_a_report_quotes_no_custom_field_and_no_address(engine: Engine, file: Path) -> None:
+    bring(engine, file, "email,name,town\na@example.org,Ann,Leeds\n", fields=("town",))
+    report = bring(engine, file, "email,name,town\na@example.org,ann@example.org,EDSS 4\n", fields=("town",))
+    assert report.lines[0].why == "name: Ann → a…@e…org, other town"
+
+
+def test_whoever_is_put_on_a_second_list_under_another_name_is_shown_with_it(
+    engine: Engine, file: Path
+) -> None:
+    add(engine, "a@example.org", "friends", name="Anna")
+    text = "email,name\na@example.org,Annabel\n"
+    for apply in (False, True):
+        report = bring(engine, file, text, apply=apply)
+        assert [(line.verdict, line.why) for line in report.lines] == [(Verdict.NEW, "name: Anna → Annabel")]
+
+
+@pytest.mark.parametrize("past", ["left all", "bounced", "erased"])
+def test_a_complaint_in_a_file_weighs_more_than_what_was_known(engine: Engine, file: Path, past: str) -> None:
+    live_through(engine, "a@example.org", past)
+    known = dict(readers(engine))
+    assert bring(engine, file, HEADER + "a@example.org,,complained\n").counts[Verdict.STOPPED] == 1
+    assert bring(engine, file).changes == 0
+    [found] = read(engine, lambda conn: list(store.suppressions(conn)))
+    assert found.reason == "complained"
+    assert readers(engine).keys() == known.keys(), "nobody was put there by it"
+
+
 def test_a_person_known_from_another_list_is_new_here_once(engine: Engine, file: Path) -> None:
     add(engine, "a@example.org", "friends")
     assert bring(engine, file, "email,name\na@example.org,Ann\n").counts[Verdict.NEW] == 1
@@ -274,9 +301,13 @@ def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
 
 def test_a_paused_or_waiting_person_is_not_woken_by_a_file(engine: Engine, file: Path) -> None:
     for state in (SubscriptionState.PAUSED, SubscriptionState.PENDING):
-        add(engine, "zoe@example.org")
+        if not readers(engine):
+            add(engine, "zoe@example.org")
         write(engine, lambda conn, state=state: conn.execute(update(subscription).values(state=state)))
-        assert bring(engine, file, "email,name\nzoe@example.org,Zoë\n").counts[Verdict.NEW] == 0
+        report = bring(engine, file, "email,name\nzoe@example.org,Zoë\n")
+        assert report.counts[Verdict.NEW] == 0
+        if state is SubscriptionState.PENDING:
+            assert report.refused == {"asked to join, and has not confirmed yet": 1}
         assert readers(engine)["zoe@example.org"].state == state
 
 

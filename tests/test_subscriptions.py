@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from newsletter import subscriptions
 from newsletter.admission import Verdict
 from newsletter.errors import Refused, UsageError
 from newsletter.store import subscribers as store
-from newsletter.store.engine import read
+from newsletter.store.engine import read, write
+from newsletter.store.schema import subscription
+from tests.support.ledgers import NOW
 from tests.support.lists import SECRET, Reader, add, dump, erase, leave, live_through, readers, suppress
 
 if TYPE_CHECKING:
@@ -102,6 +105,35 @@ def test_the_first_reason_stays(engine: Engine) -> None:
     assert suppress(engine, "zoe@example.org", "complained")
     assert not suppress(engine, "zoe@example.org", "manual")
     assert subscriptions.unsuppress(engine, "zoe@example.org", SECRET).reason == "complained"
+
+
+@pytest.mark.parametrize("weaker", ["unsubscribed", "bounced"])
+@pytest.mark.parametrize("graver", ["complained", "manual"])
+def test_a_graver_reason_takes_the_place_of_a_weaker_one_and_never_the_other_way(
+    engine: Engine, weaker: str, graver: str
+) -> None:
+    suppress(engine, "zoe@example.org", weaker)
+    assert suppress(engine, "zoe@example.org", graver)
+    assert not suppress(engine, "zoe@example.org", weaker)
+    [found] = read(engine, lambda conn: list(store.suppressions(conn)))
+    assert (found.reason, found.source) == (graver, "a test")
+
+
+def test_the_operators_word_over_an_erasure_does_not_undo_it(engine: Engine) -> None:
+    key = subscriptions.key_of("zoe@example.org", SECRET)
+    write(engine, lambda conn: store.suppress_erased(conn, key, NOW))
+    assert suppress(engine, "zoe@example.org", "manual")
+    with pytest.raises(Refused, match="was erased"):
+        subscriptions.unsuppress(engine, "zoe@example.org", SECRET)
+
+
+def test_whoever_has_not_confirmed_is_not_added_over_their_head(engine: Engine) -> None:
+    add(engine, "zoe@example.org")
+    waits = update(subscription).values(state="pending")
+    write(engine, lambda conn: conn.execute(waits))
+    with pytest.raises(Refused, match="has not confirmed yet"):
+        add(engine, "zoe@example.org")
+    assert readers(engine)["zoe@example.org"].state == "pending"
 
 
 def test_lifting_a_suppression_does_not_undo_an_unsubscription(engine: Engine) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PAGE = 500
 ERASED = "erased"
 """The reason of such a suppression, and in any case its source."""
+LIFTABLE = ("unsubscribed", "bounced", ERASED)
+"""Suppressions that a person's own fresh act lifts; a complaint and the operator's word stay."""
 
 
 class Standing(NamedTuple):
@@ -345,14 +347,29 @@ def suppressed(conn: Connection, keys: Collection[bytes]) -> dict[bytes, Suppres
 
 
 def suppress(conn: Connection, reasons: Mapping[bytes, str], *, source: str, now: datetime) -> int:
-    """Suppress addresses, key → reason; returns how many were not before. The first reason stays."""
-    fresh = reasons.keys() - suppressed(conn, reasons).keys()
+    """Suppress addresses, key → reason; returns for how many that says something new.
+
+    The first reason stays, unless the new one is graver: one that the person's own act does not lift.
+    """
+    known = suppressed(conn, reasons)
     rows = [
-        {"address_key": key, "reason": reasons[key], "at": now, "source": source} for key in sorted(fresh)
+        {"address_key": key, "reason": reasons[key], "at": now, "source": source}
+        for key in sorted(reasons.keys() - known.keys())
     ]
     if rows:
         conn.execute(insert(suppression), rows)
-    return len(rows)
+    graver = [found for key, found in known.items() if is_graver(reasons[key], found.reason)]
+    for found in graver:
+        said = {"reason": reasons[found.key], "at": now}
+        if found.source != ERASED:  # an erasure stays said: no operator takes that back
+            said["source"] = source
+        conn.execute(update(suppression).where(suppression.c.address_key == found.key).values(said))
+    return len(rows) + len(graver)
+
+
+def is_graver(reason: str, known: str) -> bool:
+    """Whether a reason to suppress somebody says more than the one that is known; "" is none."""
+    return known in LIFTABLE and reason not in LIFTABLE
 
 
 def suppress_erased(conn: Connection, key: bytes, now: datetime) -> None:
