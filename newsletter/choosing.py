@@ -41,8 +41,8 @@ class Choices:
     """All that a page behind a mail's link may show: no name, no address."""
 
     list: str  # whose mail the link was in
-    state: SubscriptionState
-    paused_until: datetime | None
+    state: SubscriptionState  # on that list
+    paused_until: datetime | None  # on whichever list is paused longest
     edition: Edition
     lists: Sequence[Place]  # this one too
     suppressed: str  # why this address is not written to, or empty
@@ -57,9 +57,8 @@ def standing(conn: Connection, subscription_id: int) -> Choices | None:
     lists = store.places(conn, owner.subscriber_id)
     here = next(place for place in lists if place.subscription_id == subscription_id)
     edition = Edition(owner.edition) if owner.edition in set(Edition) else Edition.STANDARD
-    return Choices(
-        here.list, here.state, here.paused_until, edition, lists, owner.suppressed, erased=owner.key is None
-    )
+    until = max((place.paused_until for place in lists if place.paused_until), default=None)
+    return Choices(here.list, here.state, until, edition, lists, owner.suppressed, erased=owner.key is None)
 
 
 # Leaving
@@ -89,20 +88,23 @@ def leave_many(
 def pause(
     conn: Connection, subscription_id: int, months: int, *, source: str, now: datetime, form: str = ""
 ) -> datetime | None:
-    """Send nothing for 1, 3 or 6 months; returns until when, None for whoever is not on the list.
+    """Send nothing for 1, 3 or 6 months, from any list: whoever asks for a break wants quiet.
 
-    Pressed again, it counts from now; on the same day it changes nothing. Raises ``ValueError`` for another number.
+    Returns until when, None for whoever is on no list. Pressed again, it counts from now; on the same day it changes
+    nothing. Raises ``ValueError`` for another number.
     """
     if months not in PAUSES:
         raise ValueError(f"A pause has {', '.join(map(str, PAUSES))} months.")
     until = months_later(now, months)
-    before = next((p.paused_until for p in _places(conn, subscription_id) if p.paused_until), None)
-    if before is not None and before.date() == until.date():
-        return before
-    if not store.pause(conn, subscription_id, until, now):
-        return None
-    store.say(conn, {subscription_id: f"paused until {until:%Y-%m-%d}"}, Said(source, form, now))
-    return until
+    on = [place for place in _places(conn, subscription_id) if place.state in store.ON_LIST]
+    before = {p.subscription_id: p.paused_until for p in on if _same_day(p.paused_until, until)}
+    paused = store.pause(conn, {place.subscription_id for place in on} - before.keys(), until, now)
+    store.say(conn, dict.fromkeys(paused, f"paused until {until:%Y-%m-%d}"), Said(source, form, now))
+    return until if paused else next(iter(before.values()), None)
+
+
+def _same_day(one: datetime | None, other: datetime) -> bool:
+    return one is not None and one.date() == other.date()
 
 
 def months_later(moment: datetime, months: int) -> datetime:
@@ -113,11 +115,11 @@ def months_later(moment: datetime, months: int) -> datetime:
 
 
 def resume(conn: Connection, subscription_id: int, *, source: str, now: datetime, form: str = "") -> bool:
-    """End a pause; False for whoever has none. Brings back nobody who left."""
-    resumed = store.resume(conn, subscription_id, now)
-    if resumed:
-        store.say(conn, {subscription_id: "resumed"}, Said(source, form, now))
-    return resumed
+    """End a pause on every list; False for whoever has none. Brings back nobody who left."""
+    theirs = [place.subscription_id for place in _places(conn, subscription_id)]
+    resumed = store.resume(conn, theirs, now)
+    store.say(conn, dict.fromkeys(resumed, "resumed"), Said(source, form, now))
+    return bool(resumed)
 
 
 def wake(conn: Connection, now: datetime, limit: int) -> bool:
@@ -142,9 +144,9 @@ def _wake(conn: Connection, subscription_ids: Collection[int], now: datetime) ->
 
 
 def _places(conn: Connection, subscription_id: int) -> list[Place]:
+    """Every list of the person behind a link."""
     owner = store.owner(conn, subscription_id)
-    found = store.places(conn, owner.subscriber_id) if owner else []
-    return [place for place in found if place.subscription_id == subscription_id]
+    return store.places(conn, owner.subscriber_id) if owner else []
 
 
 # The edition
@@ -178,8 +180,7 @@ def leave_list(
     conn: Connection, subscription_id: int, list_name: str, *, source: str, now: datetime, form: str = ""
 ) -> str:
     """Leave another list of the same person's at once: ``left``, ``already`` or ``unknown``."""
-    owner = store.owner(conn, subscription_id)
-    found = store.places(conn, owner.subscriber_id) if owner else []
+    found = _places(conn, subscription_id)
     place = next((place.subscription_id for place in found if place.list == list_name), None)
     return UNKNOWN if place is None else leave(conn, place, source=source, now=now, form=form)
 

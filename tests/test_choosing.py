@@ -120,6 +120,32 @@ def test_a_person_pauses_sees_until_when_and_ends_it(engine: Engine) -> None:
     assert acts(engine, zoe) == ["added", *days, "resumed"]
 
 
+def test_a_break_is_a_break_from_every_list_and_is_recorded_on_each(engine: Engine) -> None:
+    zoe, also, gone = joins(engine), joins(engine, list_name="carers"), joins(engine, list_name="old")
+    asked, bob = joins(engine, list_name="new", state="pending"), joins(engine, "bob@example.org")
+    do(engine, choosing.leave, gone)
+    until = do(engine, choosing.pause, zoe, 3)
+    assert [state_of(engine, number) for number in (zoe, also)] == ["paused", "paused"]
+    assert standing(engine, gone).paused_until == until  # whichever mail the link was in
+    assert do(engine, choosing.pause, also, 3) == until
+    assert do(engine, choosing.resume, also)
+    assert [state_of(engine, n) for n in (zoe, also, gone, asked, bob)] == [
+        *("active", "active", "unsubscribed", "pending", "active")
+    ]
+    for number in (zoe, also):
+        assert acts(engine, number) == ["added", f"paused until {until:%Y-%m-%d}", "resumed"]
+    assert acts(engine, bob) == acts(engine, asked) == ["added"]
+
+
+def test_a_break_from_one_list_alone_becomes_one_from_all(engine: Engine) -> None:
+    zoe = joins(engine)
+    until = do(engine, choosing.pause, zoe, 1)
+    also = joins(engine, list_name="carers")
+    assert do(engine, choosing.pause, zoe, 1) == until
+    said = f"paused until {until:%Y-%m-%d}"
+    assert (acts(engine, zoe), acts(engine, also)) == (["added", said], ["added", said])
+
+
 @pytest.mark.parametrize("state", ["pending", "unsubscribed"])
 def test_neither_a_pause_nor_its_end_brings_anybody_onto_the_list(engine: Engine, state: str) -> None:
     zoe = joins(engine, state=state)

@@ -7,7 +7,7 @@ newsletters are forwarded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, func, insert, select, update
 
@@ -101,25 +101,31 @@ def is_on_list(conn: Connection, subscription_id: int) -> bool:
 
 def activate(conn: Connection, subscription_id: int, now: datetime, *, source: str) -> None:
     """Puts a person on the list. For ``joining.confirm`` alone: it is the one way back for who left."""
-    active = {"state": SubscriptionState.ACTIVE, "since": now, "paused_until": None, "source": source}
-    conn.execute(update(subscription).where(subscription.c.id == subscription_id).values(active))
+    here = update(subscription).where(subscription.c.id == subscription_id)
+    conn.execute(here.values(_active(now) | {"source": source}))
 
 
-def pause(conn: Connection, subscription_id: int, until: datetime, now: datetime) -> bool:
-    """Active or paused → paused; False for whoever is on no list."""
-    states = [state.value for state in ON_LIST]
-    on_list = update(subscription).where(
-        subscription.c.id == subscription_id, subscription.c.state.in_(states)
-    )
+def pause(conn: Connection, subscription_ids: Collection[int], until: datetime, now: datetime) -> list[int]:
+    """Active or paused → paused; returns which they were."""
+    on_list = subscription.c.state.in_([state.value for state in ON_LIST])
     paused = {"state": SubscriptionState.PAUSED, "since": now, "paused_until": until}
-    return conn.execute(on_list.values(paused)).rowcount == 1
+    return _become(conn, subscription_ids, on_list, paused)
 
 
-def resume(conn: Connection, subscription_id: int, now: datetime) -> bool:
-    """Paused → active; False for everybody else."""
-    paused = (subscription.c.id == subscription_id, subscription.c.state == SubscriptionState.PAUSED)
-    active = {"state": SubscriptionState.ACTIVE, "since": now, "paused_until": None}
-    return conn.execute(update(subscription).where(*paused).values(active)).rowcount == 1
+def resume(conn: Connection, subscription_ids: Collection[int], now: datetime) -> list[int]:
+    """Paused → active; returns which they were."""
+    return _become(conn, subscription_ids, subscription.c.state == SubscriptionState.PAUSED, _active(now))
+
+
+def _active(now: datetime) -> dict[str, Any]:
+    return {"state": SubscriptionState.ACTIVE, "since": now, "paused_until": None}
+
+
+def _become(
+    conn: Connection, subscription_ids: Collection[int], where: ColumnElement[bool], values: dict[str, Any]
+) -> list[int]:
+    changed = update(subscription).where(subscription.c.id.in_(subscription_ids), where).values(values)
+    return sorted(conn.scalars(changed.returning(subscription.c.id)))
 
 
 def choose_edition(conn: Connection, subscriber_id: int, edition: str) -> bool:
@@ -145,9 +151,7 @@ def pauses_over(conn: Connection, now: datetime, limit: int) -> list[int]:
 
 def wake(conn: Connection, subscription_ids: Collection[int], now: datetime) -> list[int]:
     """Makes those active whose pause is over; returns which they were."""
-    active = {"state": SubscriptionState.ACTIVE, "since": now, "paused_until": None}
-    woken = update(subscription).where(subscription.c.id.in_(subscription_ids), pause_is_over(now))
-    return list(conn.scalars(woken.values(active).returning(subscription.c.id)))
+    return _become(conn, subscription_ids, pause_is_over(now), _active(now))
 
 
 def say(conn: Connection, acts: Mapping[int, str], said: Said) -> None:

@@ -277,7 +277,7 @@ class Readers:
             self.words("preferences.heading"),
             notice=notice,
             lists=lists,
-            active=standing.state == SubscriptionState.ACTIVE,
+            active=any(place.state == SubscriptionState.ACTIVE for place in standing.lists),
             paused_until=self._date(standing.paused_until) if standing.paused_until else "",
             months=MONTHS,
             all_editions=[each.value for each in Edition],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -262,6 +264,29 @@ def test_a_pause_can_be_ended_by_a_tap(pages: Site) -> None:
     assert "You are on a break until" in choose(pages, action="pause", months="3").text
     assert "You are on a break until" not in choose(pages, action="resume").text
     assert state(pages) == "active"
+
+
+def test_the_settings_of_each_list_show_a_break_and_offer_one_where_something_is_sent(pages: Site) -> None:
+    def join(name: str) -> None:
+        with closing(sqlite3.connect(str(pages.engine.url.database))) as database, database:
+            database.execute("INSERT INTO list (name, created_at) VALUES (?, 0)", [name])
+            database.execute(
+                "INSERT INTO subscription (subscriber_id, list_id, state, since, source)"
+                " SELECT subscriber_id, (SELECT id FROM list WHERE name = ?), 'active', 0, ''"
+                " FROM subscription WHERE id = ?",
+                [name, pages.subscriptions()[0]],
+            )
+
+    join("events")
+    text = choose(pages, action="pause", months="3").text
+    assert (text.count("<p>You are on a break.</p>"), "Break of" in text) == (2, False)
+    choose(pages, action="leave", list="readers")
+    text = pages.get(pages.link(Purpose.PREFERENCES)).text  # from a mail of the list that was left
+    assert "You are on a break until" in text
+    join("friends")
+    text = pages.get(pages.link(Purpose.PREFERENCES)).text
+    assert ("End the break now" in text, "Break of 1 month" in text) == (True, True)
+    assert "You are on a break" not in choose(pages, action="resume").text
 
 
 def test_the_edition_that_one_has_is_not_offered(pages: Site) -> None:
