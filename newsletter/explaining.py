@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from newsletter.content import is_slug
+from newsletter.errors import UsageError
 from newsletter.model import CampaignState, DeliveryState, Kind, SubscriptionState
 from newsletter.store import campaigns, history, subscribers
 from newsletter.store.campaigns import Target
+from newsletter.store.personal import LIFTABLE
 from newsletter.store.subscribers import ERASED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -43,10 +47,33 @@ class _Known:
     consents: Sequence[Consent]
     suppressed: Suppressed | None
     erased: str  # "erased on 2026-12-01", or empty
+    erased_at: datetime | None  # None also where nothing says when
 
 
-def explain(conn: Connection, key: bytes, slug: str | None = None, *, now: datetime) -> list[Explanation]:
-    """What became of this address in every campaign of the issue, and whether it would get the next one."""
+def explain(
+    conn: Connection, key: bytes, slug: str | None = None, *, issues: Collection[str] = (), now: datetime
+) -> list[Explanation]:
+    """What became of this address in every campaign of the issue, and whether it would get the next one.
+
+    Raises ``UsageError`` for a slug that is none of the publisher's ``issues`` and of which nothing was ever sent.
+    """
+    sent = campaigns.every(conn, slug) if slug and is_slug(slug) else []  # no other text is safe to ask for
+    if slug and not sent and slug not in issues:
+        raise _no_such_issue(slug, issues)
+    known = _look_up(conn, key)
+    then = [_then(conn, known, one) for one in sent]
+    if slug and not then:
+        then = [Explanation(slug, ["Nothing was sent of this issue yet, and nothing is being prepared."])]
+    return [*then, Explanation("now", _now(conn, known, slug or "", now))]
+
+
+def _no_such_issue(slug: str, issues: Collection[str]) -> UsageError:
+    near = get_close_matches(slug, issues, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "`newsletter status` lists what was sent."
+    return UsageError(f"There is no issue {slug!r}, and nothing was sent of one.", hint=hint)
+
+
+def _look_up(conn: Connection, key: bytes) -> _Known:
     found = subscribers.person(conn, key)
     known = _Known(
         key,
@@ -54,32 +81,37 @@ def explain(conn: Connection, key: bytes, slug: str | None = None, *, now: datet
         subscribers.consents(conn, [number for number, _ in found]),
         subscribers.suppressed(conn, [key]).get(key),
         "",
+        None,
     )
-    known = replace(known, erased=_erased(conn, known))
-    then = [_then(conn, known, one) for one in campaigns.every(conn, slug)] if slug else []
-    if slug and not then:
-        then = [Explanation(slug, ["Nothing was sent of this issue yet, and nothing is being prepared."])]
-    return [*then, Explanation("now", _now(conn, known, slug or "", now))]
+    return known if known.standings else _as_erased(conn, known)  # they may have come back since
 
 
-def _erased(conn: Connection, known: _Known) -> str:
-    if known.standings:  # they may have come back since
-        return ""
+def _as_erased(conn: Connection, known: _Known) -> _Known:
     at, stop = history.erased_at(conn, known.key), known.suppressed
     if at is None and stop is not None and stop.reason == ERASED:
         at = stop.at
     if at is not None:
-        return f"erased on {_day(at)}"
-    return "erased" if stop is not None and stop.source == ERASED else ""
+        return replace(known, erased=f"erased on {_day(at)}", erased_at=at)
+    return replace(known, erased="erased" if stop is not None and stop.source == ERASED else "")
 
 
 # Now
 
 
 def _now(conn: Connection, known: _Known, slug: str, now: datetime) -> list[str]:
-    if not known.standings:
-        return [_stranger(known)]
-    return [_next(conn, known, person, slug, now) for person in known.standings.values()]
+    standings = [_next(conn, known, person, slug, now) for person in known.standings.values()]
+    return [*(standings or [_stranger(known)]), *_barred(known)]
+
+
+def _barred(known: _Known) -> list[str]:
+    """Whoever pressed "spam" can't subscribe anew like others who left."""
+    stop = known.suppressed
+    if stop is None or stop.reason in LIFTABLE:
+        return []
+    said = f"Suppressed: {_stop(stop)}. They can't come back alone"
+    if known.erased:
+        return [f"{said}, and an erasure is for ever."]
+    return [f"{said}: if they want to, `newsletter suppressions remove` comes first."]
 
 
 def _stranger(known: _Known) -> str:
@@ -96,13 +128,23 @@ def _next(conn: Connection, known: _Known, person: Subscriber, slug: str, now: d
     why = history.left_out_because(conn, target, person.id, now)
     since = f"since {_day(person.since)}"
     if not why:
-        return f"On the list {person.list}, active {since}: would get {slug or 'the next issue'}."
+        return f"On the list {person.list}, active {since}{_but(conn, person.list, slug)}."
     if why == campaigns.ALREADY:
         return f"On the list {person.list}, active {since}: would not get {slug} again, because one campaign had it."
     if why == "suppressed" and known.suppressed is not None:
         return f"On the list {person.list}, but suppressed: {_stop(known.suppressed)}. Gets nothing."
     until = f", until {_day(person.paused_until)}" if person.paused_until else ""
     return f"On the list {person.list}: {person.state} {since}{until}. Gets nothing."
+
+
+def _but(conn: Connection, list_name: str, slug: str) -> str:
+    """A campaign has one freeze: who was not in it does not get the issue, whatever they do later."""
+    live = campaigns.find(conn, slug, list_name, Kind.LIVE) if slug else None
+    if live is None or live.state is CampaignState.PREPARING:
+        return f": would get {slug or 'the next issue'} if it is sent to that list"
+    ended = {CampaignState.FINISHED: "was sent before", CampaignState.CANCELLED: "was cancelled"}
+    how = ended.get(live.state, "is being sent")
+    return f": will not get {slug}, which {how}: only those of its freeze ({_minute(live.created_at)}) get it"
 
 
 def _stop(found: Suppressed) -> str:
@@ -134,17 +176,23 @@ def _row(row: Row, sent: Campaign) -> str:
     at = f" ({_minute(row.at)})" if row.at else ""
     why = f": {row.reason}" if row.reason else ""
     told = f"; the provider said later: {row.receipt}" if row.receipt else ""
-    waits = (
-        row.state in {DeliveryState.PENDING, DeliveryState.CLAIMED}
-        and sent.state is not CampaignState.RUNNING
-    )
-    rests = f"; the campaign is {sent.state}" if waits else ""
-    return f"{ROWS[row.state]}{at}{why}{told}{rests}."
+    return f"{ROWS[row.state]}{at}{why}{told}{_rest(row, sent)}."
+
+
+def _rest(row: Row, sent: Campaign) -> str:
+    """What becomes of a copy that waits."""
+    if row.state not in {DeliveryState.PENDING, DeliveryState.CLAIMED}:
+        return ""
+    if row.stopped:
+        return f"; it will be skipped, because the person is {row.stopped} now"
+    return "" if sent.state is CampaignState.RUNNING else f"; the campaign is {sent.state}"
 
 
 def _no_row(conn: Connection, known: _Known, sent: Campaign) -> list[str]:
     if sent.state is CampaignState.PREPARING:
         return ["It is being prepared, and whether this address is in it is not decided yet."]
+    if known.erased_at is not None and known.erased_at <= sent.created_at:
+        return ["No copy for this address.", f"The person was {known.erased}, before it was frozen."]
     if known.erased:
         why = f"Why can't be known any more: the person was {known.erased}, and what they had said with it."
         return ["No copy for this address.", why]

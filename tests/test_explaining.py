@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from newsletter import choosing, explaining, personal_data
-from newsletter.model import DeliveryState, Kind, SubscriptionState
+from newsletter.errors import UsageError
+from newsletter.model import CampaignState, DeliveryState, Kind, SubscriptionState
 from newsletter.store import personal, subscribers
 from newsletter.store.engine import read, write
-from newsletter.store.schema import delivery, subscription
+from newsletter.store.schema import campaign, delivery, subscription
 from newsletter.store.subscribers import Consent
 from tests.support.ledgers import NOW, TARGET, freeze, open_store
 from tests.support.readers import SECRET, ZOE, emptied, joins, key
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LATER = NOW + timedelta(days=1)
 BEFORE = NOW - timedelta(days=1)
+ISSUES = ("2026-12", "2030-01")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -45,7 +47,7 @@ def engine(database: Engine) -> Engine:
 
 def why(engine: Engine, slug: str | None = "2026-12", address: str = ZOE) -> str:
     """All sentences, one a line."""
-    found = read(engine, lambda conn: explaining.explain(conn, key(address), slug, now=LATER))
+    found = read(engine, lambda conn: explaining.explain(conn, key(address), slug, issues=ISSUES, now=LATER))
     return "\n".join(sentence for part in found for sentence in part.sentences)
 
 
@@ -74,7 +76,83 @@ def test_whoever_came_later_was_not_there_yet(engine: Engine) -> None:
     freeze(engine)
     joins(engine, at=LATER)
     assert "came onto the list readers later, on 2026-12-02" in why(engine)
-    assert "would get 2026-12" in why(engine)
+    assert "will not get 2026-12, which is being sent: only those of its freeze (2026-12-01" in why(engine)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (CampaignState.RUNNING, "will not get 2026-12, which is being sent: only those of its freeze"),
+        (CampaignState.PAUSED, "will not get 2026-12, which is being sent: only those of its freeze"),
+        (CampaignState.FINISHED, "will not get 2026-12, which was sent before: only those of its freeze"),
+        (CampaignState.CANCELLED, "will not get 2026-12, which was cancelled: only those of its freeze"),
+        (CampaignState.PREPARING, "would get 2026-12 if it is sent to that list"),
+    ],
+)
+def test_nobody_gets_an_issue_after_its_freeze(engine: Engine, state: CampaignState, words: str) -> None:
+    freeze(engine)
+    write(engine, lambda conn: conn.execute(update(campaign).values(state=state)))
+    joins(engine, at=LATER)
+    joins(engine, list_name="carers", at=LATER)
+    found = why(engine).splitlines()
+    assert [words in line for line in found if "On the list readers" in line] == [True]
+    assert [line for line in found if "On the list carers" in line] == [
+        "On the list carers, active since 2026-12-02: would get 2026-12 if it is sent to that list."
+    ]
+
+
+def test_a_slug_that_is_no_issue_is_a_clear_error(engine: Engine) -> None:
+    for slug in ("nonsuch", "2026-12\udcff"):
+        with pytest.raises(UsageError, match="There is no issue"):
+            why(engine, slug)
+    with pytest.raises(UsageError) as wrong:
+        why(engine, "2026-21")
+    assert wrong.value.hint == "Did you mean 2026-12?"
+
+
+def test_an_issue_whose_folder_is_gone_is_known_by_what_was_sent(engine: Engine) -> None:
+    freeze(engine, replace(TARGET, issue="2020-01", period="2020-01"))
+    assert "not on the list readers" in why(engine, "2020-01")
+
+
+@pytest.mark.parametrize("reason", ["complained", "manual"])
+def test_whoever_can_not_come_back_alone_is_told_with_what_comes_first(engine: Engine, reason: str) -> None:
+    zoe = joins(engine)
+    write(engine, lambda conn: choosing.leave(conn, zoe, source="x", now=BEFORE))
+    write(engine, lambda conn: subscribers.suppress(conn, {key(ZOE): reason}, source="x", now=BEFORE))
+    assert why(engine, None).splitlines() == [
+        "On the list readers: unsubscribed since 2026-11-30. Gets nothing.",
+        f"Suppressed: {reason}, since 2026-11-30. They can't come back alone: if they want to, "
+        "`newsletter suppressions remove` comes first.",
+    ]
+    write(engine, lambda conn: personal_data.erase(conn, key(ZOE), now=LATER))
+    assert "They can't come back alone, and an erasure is for ever." in why(engine, None)
+
+
+def test_a_copy_that_will_be_skipped_is_not_said_to_wait(engine: Engine) -> None:
+    zoe = joins(engine)
+    freeze(engine)
+    write(engine, lambda conn: choosing.pause(conn, zoe, 1, source="x", now=LATER))
+    assert "has not left yet; it will be skipped, because the person is paused now." in why(engine)
+    write(engine, lambda conn: choosing.leave(conn, zoe, source="x", now=LATER))
+    assert "has not left yet; it will be skipped, because the person is unsubscribed now." in why(engine)
+    write(engine, lambda conn: personal_data.erase(conn, key(ZOE), now=LATER))
+    joins(engine, at=LATER)  # somebody new: the copy is the old person's
+    assert "has not left yet; it will be skipped" in why(engine)
+    write(
+        engine,
+        lambda conn: subscribers.suppress(conn, {key("bob@example.org"): "bounced"}, source="", now=NOW),
+    )
+    assert "it will be skipped, because the person is suppressed now" in why(
+        engine, address="bob@example.org"
+    )
+
+
+def test_whoever_was_erased_before_the_freeze_is_told_so(engine: Engine) -> None:
+    joins(engine)
+    write(engine, lambda conn: personal_data.erase(conn, key(ZOE), now=BEFORE))
+    freeze(engine)
+    assert "The person was erased on 2026-11-30, before it was frozen." in why(engine)
 
 
 def test_whoever_was_paused_then_is_told_so_though_it_has_ended_since(engine: Engine) -> None:
@@ -83,7 +161,7 @@ def test_whoever_was_paused_then_is_told_so_though_it_has_ended_since(engine: En
     freeze(engine)
     write(engine, lambda conn: choosing.resume(conn, zoe, source="x", now=NOW + timedelta(hours=1)))
     assert "At that time it was paused on the list readers, since 2026-11-30." in why(engine)
-    assert "active since 2026-12-01: would get 2026-12" in why(engine)
+    assert "active since 2026-12-01: will not get 2026-12" in why(engine)
 
 
 def test_whoever_was_unsubscribed_or_not_confirmed_then_is_told_so(engine: Engine) -> None:

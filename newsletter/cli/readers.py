@@ -428,11 +428,13 @@ def explain(project: Project, address: str, slug: str | None) -> None:
 
     Without SLUG, only whether they would get the next one.
     """
-    from newsletter import explaining, subscriptions
+    from newsletter import content, explaining, subscriptions
     from newsletter.store.engine import read
 
-    key = subscriptions.key_of(address, project.settings.address_key)
-    for part in read(project.store, lambda conn: explaining.explain(conn, key, slug, now=_now())):
+    key, issues = subscriptions.key_of(address, project.settings.address_key), content.slugs(project.root)
+    for part in read(
+        project.store, lambda conn: explaining.explain(conn, key, slug, issues=issues, now=_now())
+    ):
         output.say(f"{part.about}:")
         for sentence in part.sentences:
             output.say(f"  {sentence}")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import case, exists, func, literal, select
 
-from newsletter.model import CampaignState, DeliveryState
+from newsletter.model import CampaignState, DeliveryState, SubscriptionState
 from newsletter.store import campaigns, personal
-from newsletter.store.schema import campaign, delivery, subscriber
+from newsletter.store.schema import campaign, delivery, subscriber, subscription, suppression
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from newsletter.model import Campaign
     from newsletter.store.campaigns import Target
@@ -27,6 +27,7 @@ class Row(NamedTuple):
     at: datetime | None  # of the answer, else of the hand-over
     reason: str
     receipt: str
+    stopped: str  # what keeps the copy from leaving, if it has not left: suppressed, paused, unsubscribed; or empty
 
 
 def row(conn: Connection, campaign_id: int, key: bytes, people: Collection[int]) -> Row | None:
@@ -36,6 +37,7 @@ def row(conn: Connection, campaign_id: int, key: bytes, people: Collection[int])
         func.coalesce(delivery.c.settled_at, delivery.c.handed_at),
         delivery.c.reason,
         func.coalesce(delivery.c.receipt, ""),
+        _stopped(),
     )
     here = select(*columns).where(delivery.c.campaign_id == campaign_id)
     issue = select(campaign.c.issue).where(campaign.c.id == campaign_id).scalar_subquery()
@@ -46,6 +48,16 @@ def row(conn: Connection, campaign_id: int, key: bytes, people: Collection[int])
         if found := conn.execute(here.where(*theirs)).first():
             return Row(DeliveryState(found[0]), *found[1:])
     return None
+
+
+def _stopped() -> ColumnElement[str]:
+    """What the mark before a hand-over asks for (``marks``)."""
+    theirs = subscription.c.id == delivery.c.subscription_id
+    state = select(subscription.c.state).where(theirs).scalar_subquery()
+    suppressed = exists().where(suppression.c.address_key == delivery.c.address_key)
+    return case(
+        (state != SubscriptionState.ACTIVE, state), (suppressed, literal("suppressed")), else_=literal("")
+    )
 
 
 def elsewhere(conn: Connection, sent: Campaign, key: bytes) -> Campaign | None:

@@ -323,6 +323,14 @@ def test_why_a_person_is_in_a_send_is_said_with_the_send_and_for_now(place: Plac
     assert "came onto the list readers later" in bob
 
 
+@pytest.mark.parametrize("slug", ["nonsuch", "2026-1\udcff"])
+def test_an_issue_that_there_is_not_is_one_clear_error(place: Place, slug: str) -> None:
+    done = place.newsletter("subscribers", "explain", "zoe@example.org", slug, check=False)
+    assert (done.returncode, "There is no issue" in done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr
+    assert place.newsletter("subscribers", "explain", "zoe@example.org", "2026-12").returncode == 0
+
+
 def test_a_pause_and_the_edition_are_shown(place: Place) -> None:
     place.newsletter("subscribers", "add", "zoe@example.org")
     with closing(sqlite3.connect(place.root / ".newsletter" / "newsletter.db")) as database, database:
