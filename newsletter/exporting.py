@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.errors import Refused, UsageError
@@ -13,7 +15,6 @@ from newsletter.store import subscribers as store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from typing import IO
 
     from sqlalchemy import Connection
@@ -63,23 +64,42 @@ def _cells(person: Subscriber, fields: Sequence[str]) -> list[str]:
 
 @contextmanager
 def private_file(path: Path, *, force: bool = False) -> Iterator[IO[str]]:
-    """A new file that nobody else can read. What is there already stays, unless ``force``; a half-written one goes.
+    """A file that nobody else can read, and that is there only when it is whole.
 
-    Raises ``Refused`` for one that exists, ``UsageError`` where none can be made.
+    It is written beside its place: a full disk costs neither an older file nor leaves a half one.
+
+    Raises ``Refused`` for one that exists, unless ``force``, and for what is no plain file: what a link leads to may be
+    anybody's, and a device would be replaced. ``UsageError`` where none can be written.
     """
     try:
-        if force:
-            path.unlink(missing_ok=True)  # opened as it is, it would keep a mode that others can read
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise Refused(
-            f"{path} exists already.", hint="Choose another name, or overwrite it with --force."
-        ) from None
+        _refuse(path, force=force)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".export-")  # its mode is 0600
+        with _gone_unless_moved(Path(name)) as unfinished:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            _refuse(path, force=force)  # somebody may have made it meanwhile
+            unfinished.replace(path)
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror}.") from error
+        raise UsageError(
+            f"{path} can't be written: {error.strerror or error}.", hint="Choose another place, or make room."
+        ) from error
+
+
+def _refuse(path: Path, *, force: bool) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise Refused(
+            f"{path} is a link, a folder or a device, and none of them is replaced.",
+            hint="Name a file of its own.",
+        )
+    if path.exists() and not force:
+        raise Refused(f"{path} exists already.", hint="Choose another name, or overwrite it with --force.")
+
+
+@contextmanager
+def _gone_unless_moved(path: Path) -> Iterator[Path]:
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
-    except BaseException:
+        yield path
+    finally:
         path.unlink(missing_ok=True)
-        raise

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from newsletter.errors import NewsletterError
     from newsletter.model import Finding
@@ -64,10 +65,34 @@ def next_steps(*lines: str) -> None:
 
 def print_json(value: Any) -> None:
     """``value`` for scripts."""
+    click.echo(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """JSON without what could move a cursor."""
     import json
 
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    click.echo(UNSAFE.sub(lambda unsafe: json.dumps(unsafe[0])[1:-1], text))
+    return UNSAFE.sub(lambda unsafe: json.dumps(unsafe[0])[1:-1], text)
+
+
+@contextmanager
+def as_file() -> Iterator[IO[str]]:
+    """Standard output for what will be a file: UTF-8 and its own line ends, whatever the terminal has.
+
+    It has a buffer of its own, because what a full disk did not take from ``sys.stdout`` would be tried again, and fail
+    again, when the interpreter ends. Raises ``UsageError`` if it can't be written.
+    """
+    sys.stdout.flush()
+    try:
+        with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="") as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from newsletter.errors import UsageError
+
+        raise UsageError(f"Standard output can't be written: {error.strerror or error}.") from error
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -7,7 +7,6 @@ report of an import is mailed around, and an error ends in a log.
 from __future__ import annotations
 
 import gc
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from newsletter.errors import UsageError
 from newsletter.model import LetterPurpose, SubscriptionState
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import IO
 
     from newsletter.cli.main import Project
@@ -382,41 +382,39 @@ def _export_one(project: Project, address: str, out: Path | None, *, force: bool
     key = subscriptions.key_of(address, project.settings.address_key)
     held = read(project.store, lambda conn: personal_data.export_by_key(conn, key))
     if held is None:
-        output.say("Nothing is known about this address.")
-    elif out is None:
-        output.print_json(held)
-    else:
-        import json
-
-        from newsletter.exporting import private_file
-
-        with private_file(out, force=force) as file:
-            json.dump(held, file, indent=2, ensure_ascii=False)
+        output.say(f"Nothing is known about this address{', so no file was written' if out else ''}.")
+        return
+    with _target(out, force=force) as file:
+        file.write(f"{output.as_json(held)}\n")
+    if out:
         output.say(f"Written to {out}. It holds all about one person: send it only to them.")
+
+
+def _target(out: Path | None, *, force: bool) -> AbstractContextManager[IO[str]]:
+    from newsletter.exporting import private_file
+
+    return private_file(out, force=force) if out else output.as_file()
 
 
 def _export_list(
     project: Project, list_name: str | None, state: SubscriptionState | None, out: Path | None, *, force: bool
 ) -> None:
-    from newsletter.exporting import private_file, write_csv
+    from newsletter.exporting import write_csv
     from newsletter.store.engine import read
+    from newsletter.store.subscribers import list_names
 
     fields = project.settings.newsletter.fields
-
-    def everybody(file: IO[str]) -> int:
-        return read(
+    with _target(out, force=force) as file:
+        written = read(
             project.store,
             lambda conn: write_csv(conn, file, list_name=list_name, state=state, fields=fields),
         )
-
-    if out is None:
-        everybody(sys.stdout)
-        return
-    with private_file(out, force=force) as file:
-        written = everybody(file)
-    output.say(
-        f"Written to {out}: {output.plural(written, 'line')}. Being on this list is health data: keep it safe."
-    )
+    if out:
+        output.say(
+            f"Written to {out}: {output.plural(written, 'line')}. Being on this list is health data: keep it safe."
+        )
+    if out and not list_name and len(read(project.store, list_names)) > 1:
+        output.say("It holds all lists; one file for each is made with --list NAME.")
 
 
 @subscribers.command(epilog="Example: newsletter subscribers explain zoe@example.org 2026-12")

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import resource
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from newsletter import config, joining, wiring
 from newsletter.cli.main import main
+from newsletter.errors import Refused, UsageError
 from newsletter.exporting import private_file
 from newsletter.limits import Rate
 from newsletter.store.engine import write
 from tests.support.publisher import publisher
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from typing import IO
 
 _SUBSCRIBERS = ("import", "list", "show", "add", "unsubscribe", "erase", "export", "explain")
 PEOPLE = (
@@ -47,25 +54,25 @@ class Place:
     """A publisher's folder whose commands run in this process: starting forty would take most of a minute."""
 
     root: Path
-    capsys: pytest.CaptureFixture[str]
+    captured: pytest.CaptureFixture[str]  # of the file descriptors: an export writes to those
 
     def newsletter(self, *args: str, check: bool = True) -> Done:
         """Runs a command as `newsletter` does."""
-        self.capsys.readouterr()
+        self.captured.readouterr()
         code = main(["--project", str(self.root), *args])
-        done = Done(code, *self.capsys.readouterr())
+        done = Done(code, *self.captured.readouterr())
         assert not check or code == 0, done
         return done
 
 
 @pytest.fixture
-def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
     """A publisher with a file of people that nobody has imported."""
     for secret in ("DATABASE_URL", "NEWSLETTER_SECRET_KEYS", "NEWSLETTER_ADDRESS_KEY"):
         monkeypatch.delenv(secret, raising=False)
     publisher(tmp_path)
     (tmp_path / "people.csv").write_text(PEOPLE, encoding="utf-8")
-    return Place(tmp_path, capsys)
+    return Place(tmp_path, capfd)
 
 
 def people(place: Place) -> str:
@@ -297,15 +304,106 @@ def test_one_persons_data_are_json(place: Place) -> None:
     assert "Nothing is known" in place.newsletter("subscribers", "export", "who@example.org").stdout
 
 
-def test_an_export_that_fails_leaves_no_half_file(tmp_path: Path) -> None:
-    def fail() -> None:
-        with private_file(tmp_path / "half.csv") as file:
-            file.write("half")
-            raise InterruptedError
+def test_of_nobody_no_file_is_written_and_that_is_said(place: Place) -> None:
+    file = place.root / "who.json"
+    said = place.newsletter("subscribers", "export", "who@example.org", "--out", str(file)).stdout
+    assert (said, file.exists()) == ("Nothing is known about this address, so no file was written.\n", False)
 
-    with pytest.raises(InterruptedError):
-        fail()
+
+def test_an_export_of_several_lists_says_how_each_gets_a_file(place: Place) -> None:
+    place.newsletter("subscribers", "add", "zoe@example.org")
+    out = ("--force", "--out", str(place.root / "all.csv"))
+    assert "--list NAME" not in place.newsletter("subscribers", "export", *out).stdout
+    place.newsletter("subscribers", "import", people(place), "--list", "carers", "--apply")
+    assert "--list NAME" in place.newsletter("subscribers", "export", *out).stdout
+    assert "--list NAME" not in place.newsletter("subscribers", "export", *out, "--list", "carers").stdout
+
+
+@pytest.mark.parametrize("whose", [(), ("lee@example.org",)])
+def test_standard_output_is_utf_8_whatever_the_terminal_has(place: Place, whose: tuple[str, ...]) -> None:
+    place.newsletter("subscribers", "import", people(place), "--apply")
+    done = subprocess.run(
+        [sys.executable, "-m", "newsletter", "--project", place.root, "subscribers", "export", *whose],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert "李小龙" in done.stdout.decode()
+
+
+@pytest.mark.parametrize("whose", [(), ("lee@example.org",)])
+def test_a_full_disk_behind_standard_output_is_one_clear_error(place: Place, whose: tuple[str, ...]) -> None:
+    place.newsletter("subscribers", "import", people(place), "--apply")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "newsletter", "--project", place.root, "subscribers", "export", *whose],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: Standard output can't be written: No space left on device.\n"
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Files may have 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_clear_error_and_costs_no_older_export(tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    file.write_text("older")
+    with no_room(), pytest.raises(UsageError, match=r"all\.csv can't be written: File too large"):
+        write(file, lambda half: half.write("x" * 100_000), force=True)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("all.csv", "older")]
+
+
+def write(path: Path, act: Callable[[IO[str]], object], *, force: bool = False) -> None:
+    """An export that does this with its file."""
+    with private_file(path, force=force) as file:
+        act(file)
+
+
+def test_an_export_that_is_stopped_leaves_no_half_file(tmp_path: Path) -> None:
+    def stop(file: IO[str]) -> None:
+        file.write("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "half.csv", stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten_either(tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    with pytest.raises(Refused):
+        write(file, lambda _mine: file.write_text("theirs"))
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
+def test_what_is_no_plain_file_is_never_replaced(place: Place, kind: str) -> None:
+    target, other = place.root / "target", place.root / "other"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(other)
+    if kind == "link":
+        other.write_text("another's")
+    before = target.lstat()
+    done = place.newsletter("subscribers", "export", "--out", str(target), "--force", check=False)
+    assert (done.returncode, "a link, a folder or a device" in done.stderr) == (5, True)
+    assert target.lstat() == before
+    assert not other.exists() or other.read_text() == "another's"
 
 
 # Explaining, and what show says
