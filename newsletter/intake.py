@@ -68,9 +68,9 @@ class Report:
 
     @property
     def hidden(self) -> int:
-        """How many rows deserve a line and got none."""
-        named = (Verdict.NEW, Verdict.CHANGED, Verdict.STOPPED, Verdict.REFUSED, Verdict.BAD)
-        return sum(self.counts[verdict] for verdict in named) - len(self.lines)
+        """How many rows got no line, of the verdicts that have some."""
+        shown = Counter(line.verdict for line in self.lines)
+        return sum(self.counts[verdict] - number for verdict, number in shown.items())
 
     def note_unread(self, found: Unread) -> None:
         """Count a row that can't be used, and keep it if it is among the first."""

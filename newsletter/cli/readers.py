@@ -471,6 +471,7 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
 
     A plain list, one address a line, or a CSV file with a column `email` and maybe `reason`.
     """
+    from newsletter.admission import Verdict
     from newsletter.intake import suppress_file
 
     secret = project.settings.address_key
@@ -478,7 +479,9 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
     report = suppress_file(engine, file, secret, source=source or f"import of {file.name}", now=_now())
     _print_report(report)
     if not report.changes:
-        output.say("Nothing was changed: they were suppressed before.")
+        before = report.counts[Verdict.UNCHANGED]
+        why = "all that could be read were suppressed before" if before else "the file has no address that can be used"
+        output.say(f"Nothing was changed: {why}.")
 
 
 @suppressions.command(

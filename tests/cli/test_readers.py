@@ -174,6 +174,22 @@ def test_suppressions_are_added_listed_imported_and_removed(place: Place) -> Non
     assert "complained" in lifted
 
 
+def test_an_import_of_suppressions_says_only_what_is_so(place: Place) -> None:
+    file = place.root / "stop.csv"
+
+    def imported(text: str) -> str:
+        file.write_text(text, encoding="utf-8")
+        return place.newsletter("suppressions", "import", str(file)).stdout
+
+    for nothing in ("email\n", "email\nnonsense\n"):
+        assert imported(nothing).endswith("Nothing was changed: the file has no address that can be used.\n")
+    mixed = imported("email\nnonsense\na@example.org\nb@example.org\n")
+    assert ("2  stopped" in mixed, "? line 2" in mixed, "more" in mixed) == (True, True, False)
+    assert "suppressed before" in imported("email\na@example.org\n")
+    many = imported("email\n" + "nonsense\n" * 102 + "c@example.org\n")
+    assert "  … and 2 more\n" in many
+
+
 def test_a_suppression_is_not_lifted_without_a_yes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     place.newsletter("suppressions", "add", "zoe@example.org")
