@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,11 @@ from newsletter.errors import UsageError
 from newsletter.model import LetterPurpose, SubscriptionState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from typing import IO
+
+    from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
     from newsletter.intake import Import, Report
@@ -172,20 +176,45 @@ def _reasons(report: Report) -> str:
 @click.pass_obj
 def list_(project: Project, list_name: str | None, state: str | None) -> None:
     """Print everybody: address, name, list and state."""
-    from newsletter.store.engine import read
-    from newsletter.store.subscribers import people
+    from newsletter.cli import streaming
     from newsletter.subscriptions import check_list
 
-    engine = project.store
     if list_name:
-        check_list(engine, list_name)
-    wanted = SubscriptionState(state) if state else None
-    rows = read(engine, lambda conn: [_cells(person) for _, person in people(conn, list_name, wanted)])
-    if not rows:
+        check_list(project.store, list_name)
+    people = _everybody(project.store, list_name, SubscriptionState(state) if state else None)
+    first = next(people, None)
+    if first is None:
+        _tell_nobody(list_name, state)
+        return
+    columns = ("address", "name", "list", "state", "since", "source")
+    streaming.print_table(columns, map(_cells, chain([first], people)))
+
+
+def _tell_nobody(list_name: str | None, state: str | None) -> None:
+    if list_name or state:
+        what = " and ".join(part for part in (state, list_name and f"on the list {list_name}") if part)
+        output.say(f"Nobody is {what}.")
+        output.next_steps("newsletter lists")
+    else:
         output.say("Nobody.")
         output.next_steps("newsletter subscribers import FILE")
-        return
-    output.print_table(("address", "name", "list", "state", "since", "source"), rows)
+
+
+def _everybody(
+    engine: Engine, list_name: str | None, state: SubscriptionState | None
+) -> Iterator[Subscriber]:
+    """A short read for each page: one around all would keep the database's log growing while a person scrolls."""
+    from newsletter.store import subscribers as store
+    from newsletter.store.engine import read
+
+    after = 0
+
+    def page(conn: Connection) -> list[tuple[int, Subscriber]]:
+        return list(islice(store.people(conn, list_name, state, after=after), store.PAGE))
+
+    while some := read(engine, page):
+        yield from (person for _, person in some)
+        after = some[-1][0]
 
 
 def _cells(person: Subscriber) -> tuple[str, ...]:
@@ -221,9 +250,8 @@ def _print_person(found: Person) -> None:
 
     if found.suppressed:
         stop = found.suppressed
-        output.say(
-            f"Suppressed since {_day(stop.at)}: {stop.reason}{f' ({stop.source})' if stop.source else ''}.\n"
-        )
+        source = f" ({stop.source})" if stop.source not in {"", stop.reason} else ""
+        output.say(f"Suppressed since {_day(stop.at)}: {stop.reason}{source}.\n")
     for purpose, list_name, at in found.asked:
         output.say(f"{ASKED[purpose]} on {list_name}, {_minute(at)}; nobody has confirmed it.")
     if found.standings:
@@ -447,6 +475,7 @@ def suppressions() -> None:
 @click.pass_obj
 def list_suppressions(project: Project) -> None:
     """Print every suppression; the address only where somebody on a list has it."""
+    from newsletter.cli import streaming
     from newsletter.store.engine import read
     from newsletter.store.subscribers import suppressions as every
 
@@ -457,7 +486,7 @@ def list_suppressions(project: Project) -> None:
     if not rows:
         output.say("No address is suppressed.")
         return
-    output.print_table(("address", "reason", "since", "source"), rows)
+    streaming.print_table(("address", "reason", "since", "source"), rows)
 
 
 @suppressions.command(
@@ -480,7 +509,11 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
     _print_report(report)
     if not report.changes:
         before = report.counts[Verdict.UNCHANGED]
-        why = "all that could be read were suppressed before" if before else "the file has no address that can be used"
+        why = (
+            "all that could be read were suppressed before"
+            if before
+            else "the file has no address that can be used"
+        )
         output.say(f"Nothing was changed: {why}.")
 
 

@@ -243,18 +243,20 @@ def forget_pending(conn: Connection, since: datetime, limit: int) -> int:
 
 
 def people(
-    conn: Connection, list_name: str | None = None, state: SubscriptionState | None = None
+    conn: Connection, list_name: str | None = None, state: SubscriptionState | None = None, *, after: int = 0
 ) -> Iterator[tuple[int, Subscriber]]:
-    """Everybody's standing with each list, as (subscription id, person), in the order they came; streamed."""
+    """Everybody's standing with each list, as (subscription id, person), in the order they came; streamed.
+
+    Only those behind the subscription ``after``.
+    """
     query = _people().order_by(subscription.c.id).limit(PAGE)
     if list_name is not None:
         query = query.where(list_.c.name == list_name)
     if state is not None:
         query = query.where(subscription.c.state == state)
-    last = 0
-    while rows := conn.execute(query.where(subscription.c.id > last)).all():
+    while rows := conn.execute(query.where(subscription.c.id > after)).all():
         yield from ((row.id, _person(row)) for row in rows)
-        last = rows[-1].id
+        after = rows[-1].id
 
 
 def person(conn: Connection, key: bytes) -> list[tuple[int, Subscriber]]:

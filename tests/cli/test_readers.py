@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from newsletter import config, joining, wiring
+from newsletter.cli import output, streaming
 from newsletter.cli.main import main
 from newsletter.errors import Refused, UsageError
 from newsletter.exporting import private_file
 from newsletter.limits import Rate
+from newsletter.store import subscribers as store
 from newsletter.store.engine import write
 from tests.support.publisher import publisher
 
@@ -156,7 +158,25 @@ def test_what_a_person_was_sent_is_shown(place: Place) -> None:
 
 def test_nothing_is_known_about_a_stranger(place: Place) -> None:
     assert "Nothing is known" in place.newsletter("subscribers", "show", "who@example.org").stdout
-    assert place.newsletter("subscribers", "list").stdout.startswith("Nobody.")
+    assert place.newsletter("subscribers", "list").stdout.startswith(
+        "Nobody.\nNext: newsletter subscribers import"
+    )
+    place.newsletter("subscribers", "add", "zoe@example.org")
+    said = place.newsletter("subscribers", "list", "--state", "pending").stdout
+    assert said == "Nobody is pending.\nNext: newsletter lists\n"
+    both = place.newsletter("subscribers", "list", "--state", "paused", "--list", "readers").stdout
+    assert both.startswith("Nobody is paused and on the list readers.")
+
+
+def test_a_long_list_is_printed_as_it_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PAGE", 2)
+    monkeypatch.setattr(streaming, "AT_ONCE", 3)
+    rows = "".join(f"p{number}@example.org,P\n" for number in range(9))
+    (place.root / "people.csv").write_text(f"email,name\n{rows}", encoding="utf-8")
+    place.newsletter("subscribers", "import", people(place), "--apply")
+    monkeypatch.setattr(output, "print_table", None)  # it would lay out all of them first
+    lines = place.newsletter("subscribers", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["address", *(f"p{n}@example.org" for n in range(9))]
 
 
 def test_suppressions_are_added_listed_imported_and_removed(place: Place) -> None:
@@ -231,6 +251,7 @@ def test_no_file_and_no_operator_brings_an_erased_person_back(place: Place) -> N
     assert "zoe@" not in place.newsletter("subscribers", "list").stdout
     explained = place.newsletter("subscribers", "explain", "zoe@example.org").stdout
     assert "Was erased on" in explained
+    assert ": erased.\n" in place.newsletter("subscribers", "show", "zoe@example.org").stdout
 
 
 def test_a_complaint_outlives_the_erasure_and_is_not_lifted_either(place: Place) -> None:
