@@ -108,7 +108,7 @@ def _barred(known: _Known) -> list[str]:
     stop = known.suppressed
     if stop is None or stop.reason in LIFTABLE:
         return []
-    said = f"Suppressed: {_stop(stop)}. They can't come back alone"
+    said = f"Whoever is suppressed as {stop.reason} can't come back alone"
     if known.erased:
         return [f"{said}, and an erasure is for ever."]
     return [f"{said}: if they want to, `newsletter suppressions remove` comes first."]
@@ -134,7 +134,9 @@ def _next(conn: Connection, known: _Known, person: Subscriber, slug: str, now: d
     if why == "suppressed" and known.suppressed is not None:
         return f"On the list {person.list}, but suppressed: {_stop(known.suppressed)}. Gets nothing."
     until = f", until {_day(person.paused_until)}" if person.paused_until else ""
-    return f"On the list {person.list}: {person.state} {since}{until}. Gets nothing."
+    stop = known.suppressed
+    also = f", and suppressed: {_stop(stop)}" if stop is not None and stop.reason != person.state else ""
+    return f"On the list {person.list}: {person.state} {since}{until}{also}. Gets nothing."
 
 
 def _but(conn: Connection, list_name: str, slug: str) -> str:

@@ -121,12 +121,13 @@ def test_whoever_can_not_come_back_alone_is_told_with_what_comes_first(engine: E
     write(engine, lambda conn: choosing.leave(conn, zoe, source="x", now=BEFORE))
     write(engine, lambda conn: subscribers.suppress(conn, {key(ZOE): reason}, source="x", now=BEFORE))
     assert why(engine, None).splitlines() == [
-        "On the list readers: unsubscribed since 2026-11-30. Gets nothing.",
-        f"Suppressed: {reason}, since 2026-11-30. They can't come back alone: if they want to, "
+        f"On the list readers: unsubscribed since 2026-11-30, and suppressed: {reason}, since 2026-11-30."
+        " Gets nothing.",
+        f"Whoever is suppressed as {reason} can't come back alone: if they want to, "
         "`newsletter suppressions remove` comes first.",
     ]
     write(engine, lambda conn: personal_data.erase(conn, key(ZOE), now=LATER))
-    assert "They can't come back alone, and an erasure is for ever." in why(engine, None)
+    assert "can't come back alone, and an erasure is for ever." in why(engine, None)
 
 
 def test_a_copy_that_will_be_skipped_is_not_said_to_wait(engine: Engine) -> None:
