@@ -16,8 +16,7 @@ from newsletter.errors import UsageError
 from newsletter.model import CampaignState, DeliveryState, Kind, SubscriptionState
 from newsletter.store import campaigns, history, subscribers
 from newsletter.store.campaigns import Target
-from newsletter.store.personal import LIFTABLE
-from newsletter.store.subscribers import ERASED
+from newsletter.store.subscribers import ERASED, LIFTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -23,8 +23,8 @@ from newsletter.cli.main import main
 from newsletter.errors import Refused, UsageError
 from newsletter.exporting import private_file
 from newsletter.limits import Rate
+from newsletter.store import engine as store_engine
 from newsletter.store import subscribers as store
-from newsletter.store.engine import write
 from tests.support.publisher import publisher
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def sign_up(place: Place) -> None:
     more: dict[str, Any] = {"network": "203.0.113.9", "limits": Rate(20, 3600)}
     more |= {"wording": joining.Wording.of("I want it.", "en"), "now": datetime(2026, 11, 28, tzinfo=UTC)}
     engine = wiring.open_store(settings)
-    write(engine, lambda conn: joining.ask(conn, wish, address_key=settings.address_key, **more))
+    store_engine.write(engine, lambda conn: joining.ask(conn, wish, address_key=settings.address_key, **more))
     engine.dispose()
 
 
