@@ -2,6 +2,7 @@
 
 Two addresses are one if their local parts agree without regard to case and their domains are the same name in DNS.
 Dots and ``+tags`` are never taken out: only Gmail ignores dots, and elsewhere the shortened address is somebody else.
+For the same reason case is what ``lower`` says, not ``casefold``: to that one, ``straße@`` and ``strasse@`` are one.
 Domains are converted as IDNA2008 says (RFC 5891): Python's own codec turns ``straße.de`` into ``strasse.de``, which
 another person may own.
 """
@@ -53,8 +54,7 @@ def canonical(address: str) -> str:
         ValueError: if there is no @ or the domain can't be one.
     """
     local, domain = _halves(ascii_domain(address.strip(BLANKS)))
-    # Decomposed first: folding turns one mark (U+0345) into a letter, after which marks can't be put in order.
-    return f"{normalize('NFC', normalize('NFD', local).casefold())}@{domain.lower()}"
+    return f"{normalize('NFC', normalize('NFD', local).lower())}@{domain.lower()}"
 
 
 def ascii_domain(address: str) -> str:
