@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from newsletter.joining import A_FEW_A_DAY, A_FEW_NOW, CONFIRM_LASTS
+from newsletter.joining import CONFIRM_LASTS, letters_to
 from newsletter.model import Edition, LetterPurpose, SubscriptionState
 from newsletter.store import choices as store
 from newsletter.store import letters, throttles
@@ -56,9 +56,16 @@ def standing(conn: Connection, subscription_id: int) -> Choices | None:
         return None
     lists = store.places(conn, owner.subscriber_id)
     here = next(place for place in lists if place.subscription_id == subscription_id)
-    edition = Edition(owner.edition) if owner.edition in set(Edition) else Edition.STANDARD
     until = max((place.paused_until for place in lists if place.paused_until), default=None)
-    return Choices(here.list, here.state, until, edition, lists, owner.suppressed, erased=owner.key is None)
+    return Choices(
+        here.list,
+        here.state,
+        until,
+        Edition.stored(owner.edition),
+        lists,
+        owner.suppressed,
+        erased=owner.key is None,
+    )
 
 
 # Leaving
@@ -204,17 +211,10 @@ def join_list(
     owner = store.owner(conn, subscription_id)
     if owner is None or owner.address is None or owner.key is None:
         return False
-    if not throttles.take(conn, _limits(owner.key, secret), now):
+    if not throttles.take(conn, letters_to(owner.address, secret), now):
         return False
     letters.remember_wording(conn, wording.version, wording.text, wording.language, now)
     to, list_id = Addressee(owner.address, owner.key), ensure_list(conn, list_name, now)
     said = {"form": form, "source": source, "wording": wording.version}
     letters.queue(conn, LetterPurpose.SUBSCRIBE, list_id, to, lasts=CONFIRM_LASTS, now=now, said=said)
     return True
-
-
-def _limits(key: bytes, secret: bytes) -> dict[bytes, throttles.Allowance]:
-    return {
-        throttles.scope("address", key, secret): A_FEW_NOW,
-        throttles.scope("address a day", key, secret): A_FEW_A_DAY,
-    }

@@ -38,6 +38,7 @@ UNCONFIRMED_KEPT = timedelta(days=30)
 LONGEST_NAME = 60  # characters
 A_FEW_NOW = Allowance(Rate(6, 3600), 2)
 A_FEW_A_DAY = Allowance(Rate(1, 86400), 4)  # then one a day: whoever is annoyed with letters gets no fifth
+TOO_MANY = "too many in a short time"
 AT_ONCE = 10  # from one network: a waiting room where somebody passes the address on
 
 
@@ -97,26 +98,32 @@ def ask(
     wording: Wording,
     now: datetime,
 ) -> bool:
-    """Queues the letter that asks to confirm; False, and nothing done, when there were too many in a short time.
+    """Queues the letter that asks to confirm; False, and no letter, when there were too many in a short time.
 
-    The caller gives the same answer to both. ``address_key`` is the secret that makes keys, ``network`` where the wish
-    came from, ``limits`` how many may come from there. Raises ``ValueError`` for a name that no mail could hold.
+    Both take the same time, and the caller gives the same answer to both. ``address_key`` is the secret that makes
+    keys, ``network`` where the wish came from, ``limits`` how many may come from there. Raises ``ValueError`` for a
+    name that no mail could hold.
     """
-    key = addresses.key(wish.address, address_key)
-    scopes = {
-        throttles.scope("address", key, address_key): A_FEW_NOW,
-        throttles.scope("address a day", key, address_key): A_FEW_A_DAY,
-        throttles.scope("network", throttles.network(network), address_key): Allowance(limits, AT_ONCE),
-    }
+    strangers = throttles.scope("network", throttles.network(network), address_key)
+    scopes = letters_to(wish.address, address_key) | {strangers: Allowance(limits, AT_ONCE)}
     name = tidy_name(wish.name)
-    if not throttles.take(conn, scopes, now):
-        return False
+    taken = throttles.take(conn, scopes, now)
     outbox.remember_wording(conn, wording.version, wording.text, wording.language, now)
     list_id = people.ensure_list(conn, wish.list, now)
     said = {"name": name, "form": wish.form, "source": wish.source, "wording": wording.version}
-    to = Addressee(wish.address, key)
-    outbox.queue(conn, LetterPurpose.SUBSCRIBE, list_id, to, lasts=CONFIRM_LASTS, now=now, said=said)
-    return True
+    to, refused = Addressee(wish.address, addresses.key(wish.address, address_key)), "" if taken else TOO_MANY
+    purpose = LetterPurpose.SUBSCRIBE
+    outbox.queue(conn, purpose, list_id, to, lasts=CONFIRM_LASTS, now=now, said=said, refused=refused)
+    return taken
+
+
+def letters_to(address: str, secret: bytes) -> dict[bytes, Allowance]:
+    """How many letters strangers may have sent to an address, in whatever way they ask, and however they write it."""
+    mailbox = throttles.mailbox(address)
+    return {
+        throttles.scope("address", mailbox, secret): A_FEW_NOW,
+        throttles.scope("address a day", mailbox, secret): A_FEW_A_DAY,
+    }
 
 
 def tidy_name(text: str) -> str:
@@ -178,11 +185,22 @@ def confirm(
     first = outbox.use(conn, letter.id, now)
     if here or not first:
         return Outcome.ALREADY if here else Outcome.GONE
+    _call(conn, owner, letter.name)
     _lift(conn, owner, now)
     choices.activate(conn, subscription_id, now, source=letter.source)
     outbox.remember_wording(conn, wording.version, wording.text, wording.language, now)
     choices.say(conn, {subscription_id: "confirmed"}, Said(source, form, now, wording.version))
     return Outcome.CONFIRMED
+
+
+def _call(conn: Connection, owner: Owner, name: str) -> None:
+    """Whoever was nowhere is called what the letter that was clicked says, and not what strangers have typed."""
+    places = choices.places(conn, owner.subscriber_id)
+    if any(place.state in choices.ON_LIST for place in places):
+        return
+    waited = any(place.state == SubscriptionState.PENDING for place in places)
+    if name or waited:
+        people.rename(conn, owner.subscriber_id, name)
 
 
 def _lift(conn: Connection, owner: Owner, now: datetime) -> None:

@@ -87,6 +87,13 @@ class Dropped:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A letter that could not be made: a fault of ours. It waits."""
+
+    letter: Letter
+
+
 class Office:
     """Sends what waits. One for each process that may send letters; they share the work."""
 
@@ -139,14 +146,23 @@ class Office:
 
     # Deciding
 
-    def _take(self, conn: Connection, now: datetime) -> list[Ready | Dropped]:
-        found = [self._decide(conn, letter, now) for letter in outbox.claim(conn, now)]
+    def _take(self, conn: Connection, now: datetime) -> list[Ready | Dropped | Failed]:
+        found = [self._try_to_decide(conn, letter, now) for letter in outbox.claim(conn, now)]
         for one in found:
             if isinstance(one, Dropped):
                 late = one.why == EXPIRED
                 state = LetterState.GAVE_UP if late else LetterState.DROPPED
                 outbox.settle(conn, one.letter.id, state, now, one.why)
         return found
+
+    def _try_to_decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped | Failed:
+        """One row that nobody had thought of must not keep back all others."""
+        try:
+            return self._decide(conn, letter, now)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            logger.error("a letter waits, because of %s", where(error))  # noqa: TRY400 - its words may hold an address
+            outbox.postpone(conn, letter, now + LATER, "could not be made")
+            return Failed(letter)
 
     def _decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped:
         if letter.expires_at <= now:
@@ -180,8 +196,11 @@ class Office:
         if self._only is not None and key not in self._only:
             return Dropped(letter, NOT_ALLOWED)
         action = self._links.action(kind, subscription, letter.expires_at)
-        values = {**self._links.lasting(subscription), "action_url": action}
-        return Ready(letter, kind, Edition(owner.edition), Recipient(letter.delivery, address, values))
+        # Whether the new address is its asker's is what this letter asks. Until somebody there has said yes, it gets no
+        # link to the person's standing: "unsubscribe" in a mail program means "I did not ask for this" there.
+        lasting = {"unsubscribe_url": action} if elsewhere else self._links.lasting(subscription)
+        values = {**lasting, "action_url": action}
+        return Ready(letter, kind, Edition.stored(owner.edition), Recipient(letter.delivery, address, values))
 
     # Sending
 

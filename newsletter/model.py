@@ -218,6 +218,11 @@ class Edition(StrEnum):
     LARGE = "large"  # large print, one column
     TEXT = "text"  # no html part at all
 
+    @classmethod
+    def stored(cls, text: str) -> Edition:
+        """As a row has it: one that this version does not know is the standard edition."""
+        return cls(text) if text in set(cls) else cls.STANDARD
+
 
 class LetterPurpose(StrEnum):
     """What somebody has asked for who then gets a letter: a mail to one person, outside all campaigns."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from newsletter import addresses
-from newsletter.joining import A_FEW_A_DAY, A_FEW_NOW
+from newsletter.joining import A_FEW_A_DAY, A_FEW_NOW, TOO_MANY, letters_to
 from newsletter.model import LetterPurpose
 from newsletter.store import choices, engine, letters, personal, subscribers, throttles
 from newsletter.store.choices import Said
@@ -46,16 +46,16 @@ def ask_access(conn: Connection, subscription_id: int, *, secret: bytes, now: da
     owner = choices.owner(conn, subscription_id)
     if owner is None or owner.key is None:
         return False
-    if not throttles.take(conn, _limits("access", owner.key, secret), now):
+    if not throttles.take(conn, _limits(owner.key, secret), now):
         return False
     purpose, number = LetterPurpose.ACCESS, subscription_id
     letters.queue(conn, purpose, owner.list_id, lasts=ACCESS_LASTS, now=now, subscription_id=number)
     return True
 
 
-def _limits(kind: str, key: bytes, secret: bytes) -> dict[bytes, throttles.Allowance]:
-    """With the kind ``address`` they are those of sign-ups: nobody can fill an inbox by asking in two ways."""
-    scopes = {kind: A_FEW_NOW, f"{kind} a day": A_FEW_A_DAY}
+def _limits(key: bytes, secret: bytes) -> dict[bytes, throttles.Allowance]:
+    """Of their own: no stranger's sign-ups keep a reader from their data."""
+    scopes = {"access": A_FEW_NOW, "access a day": A_FEW_A_DAY}
     return {throttles.scope(name, key, secret): allowance for name, allowance in scopes.items()}
 
 
@@ -158,10 +158,17 @@ def ask_change(
     owner = _use(conn, subscription_id, expires, now)
     if owner is None:
         return False
-    if throttles.take(conn, _limits("address", key, secret), now):
-        to, number = Addressee(address, key), subscription_id
-        purpose = LetterPurpose.CHANGE
-        letters.queue(conn, purpose, owner.list_id, to, lasts=CHANGE_LASTS, now=now, subscription_id=number)
+    refused = "" if throttles.take(conn, letters_to(address, secret), now) else TOO_MANY
+    letters.queue(
+        conn,
+        LetterPurpose.CHANGE,
+        owner.list_id,
+        Addressee(address, key),
+        lasts=CHANGE_LASTS,
+        now=now,
+        subscription_id=subscription_id,
+        refused=refused,
+    )
     return True
 
 
@@ -185,6 +192,13 @@ def change(
     to = Addressee(found.address, found.address_key)
     letters.use(conn, found.id, now)
     return _move(conn, owner, to, Said(source, form, now))
+
+
+def call_change_off(conn: Connection, subscription_id: int, expires: datetime, *, now: datetime) -> None:
+    """Forget that somebody asked to use this address: whoever reads there did not ask. Nothing, if it was done."""
+    found = letters.find(conn, LetterPurpose.CHANGE, subscription_id, expires)
+    if found is not None and found.used_at is None:
+        letters.forget(conn, found.id)
 
 
 def _move(conn: Connection, owner: choices.Owner, to: Addressee, said: Said) -> str:

@@ -447,7 +447,7 @@ def housekeeping(engine: Engine) -> Callable[[], None]:
     import logging
 
     from newsletter import choosing, joining, personal_data
-    from newsletter.store import letters, throttles
+    from newsletter.store import letters, personal, throttles
     from newsletter.store.engine import in_chunks
 
     def keep_house() -> None:
@@ -455,6 +455,7 @@ def housekeeping(engine: Engine) -> Callable[[], None]:
         choosing.wake_all(engine, now)
         for step in (joining.forget_unconfirmed, throttles.sweep, letters.sweep):
             in_chunks(engine, partial(_chunk, step, now))
+        in_chunks(engine, personal.cut_answers)
         if not personal_data.finish_overwriting(engine):
             logging.getLogger(__name__).warning(
                 "an erased person may still be in the database's free space: it is in use"

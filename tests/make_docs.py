@@ -78,7 +78,7 @@ SETTINGS = {
     "web.workers": "How many processes answer, 1 to 64. More than one needs PostgreSQL.",
     "web.proxies": "Whose word counts on where a request came from (`X-Forwarded-For`): addresses or networks.",
     "web.privacy_url": "Your privacy notice. The pages link to it.",
-    "web.network_limit": "How many sign-ups one network may ask for. A network is a /24 or, with IPv6, a /56.",
+    "web.network_limit": "How many sign-ups one network may ask for. A network is a /24 or, with IPv6, a /48.",
     "web.lists": 'The lists that readers may choose, each with its title: `[web.lists]`, `readers = "Digest"`. '
     "The first one is joined at `/subscribe`.",
     "theme.light.background": "Around the sheet.",

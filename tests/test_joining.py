@@ -127,13 +127,14 @@ def test_whoever_asks_and_confirms_is_on_the_list_and_the_consent_can_be_shown(e
     assert (person.name, person.source) == ("Zoë", "https://news.example.org/subscribe")
 
 
-SITUATIONS: dict[str, Callable[[Engine], None]] = {
+SITUATIONS: dict[str, Callable[[Engine], object]] = {
     "nobody": lambda engine: None,
     "pending": lambda engine: put(engine, SubscriptionState.PENDING),
     "active": put,
     "unsubscribed": lambda engine: put(engine, SubscriptionState.UNSUBSCRIBED, "unsubscribed"),
     "complained": lambda engine: put(engine, SubscriptionState.UNSUBSCRIBED, "complained"),
     "manual": lambda engine: put(engine, reason="manual"),
+    "asked a moment ago": lambda engine: [ask(engine, network=f"198.51.{n}.1") for n in range(3)][-1],
 }
 
 
@@ -149,7 +150,7 @@ def test_asking_does_the_same_whoever_it_is_about(engine: Engine, situation: str
         seen.append(str(call[2]))
 
     event.listen(engine, "before_cursor_execute", listen)
-    assert ask(engine)
+    assert ask(engine) is (situation != "asked a moment ago")
     event.remove(engine, "before_cursor_execute", listen)
     tables = [re.search(r"(?:FROM|INTO) (\w+)", statement) for statement in seen]
     assert [found[1] for found in tables if found] == ["throttle"] * 3 + ["wording", "list", "letter"]
@@ -160,21 +161,24 @@ def test_asking_takes_as_long_whoever_it_is_about(tmp_path: Path) -> None:
     """The same statements find the same number of rows, so a clock finds no more than its own noise."""
     engine = open_engine(f"sqlite:///{tmp_path}/newsletter.db", create=True)
     put(engine)
-    spans: dict[str, list[float]] = {"known": [], "unknown": []}
-    addresses_of = {"known": ZOE, "unknown": "ann@example.org"}
+    spans: dict[str, list[float]] = {"known": [], "unknown": [], "refused": []}
+    addresses_of = {"known": ZOE, "unknown": "ann@example.org", "refused": "often@example.org"}
     for turn in range(400):
+        now = NOW + timedelta(days=turn)
+        while ask(engine, "often@example.org", now=now, network="an attacker's"):
+            pass
         for who in sorted(spans, reverse=turn % 2 == 0):
-            now = NOW + timedelta(days=turn)
             begin = time.perf_counter()
-            assert ask(engine, addresses_of[who], now=now, network=f"{who}-{turn}")
+            assert ask(engine, addresses_of[who], now=now, network=f"{who}-{turn}") is (who != "refused")
             spans[who].append(time.perf_counter() - begin)
     engine.dispose()
     middle = {who: statistics.median(each) for who, each in spans.items()}
     noise = statistics.median(abs(span - middle["unknown"]) for span in spans["unknown"])
     print(
-        f"known {middle['known'] * 1e6:.0f} µs, unknown {middle['unknown'] * 1e6:.0f} µs, noise {noise * 1e6:.0f} µs"
+        ", ".join(f"{who} {span * 1e6:.0f} µs" for who, span in middle.items()), f"noise {noise * 1e6:.0f} µs"
     )
     assert abs(middle["known"] - middle["unknown"]) < noise
+    assert abs(middle["refused"] - middle["unknown"]) < noise
 
 
 def test_a_flood_of_wishes_is_answered_and_forgotten(engine: Engine) -> None:
@@ -186,6 +190,31 @@ def test_a_flood_of_wishes_is_answered_and_forgotten(engine: Engine) -> None:
     )
     crowd = [ask(engine, f"reader{n}@example.org", network="203.0.113.77") for n in range(30)]
     assert sum(crowd) == joining.AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["zoe@example.org", "ZOE@example.org", "Zoe@EXAMPLE.org"],
+        [f"zoe+{tag}@example.org" for tag in "abc"],
+        ["zoe@example.org", "z.oe@example.org", "Z.o.e+news@example.org"],
+    ],
+)
+def test_one_mailbox_is_not_flooded_however_its_address_is_written(
+    engine: Engine, spellings: list[str]
+) -> None:
+    taken = [ask(engine, one, network=f"10.{n}.0.1") for n, one in enumerate(spellings)]
+    assert taken == [True, True, False]
+
+
+def test_what_was_refused_holds_nobody_and_is_swept_away(engine: Engine) -> None:
+    for n in range(3):
+        ask(engine, network=f"10.{n}.0.1", name="Zoë")
+    rows = read(engine, lambda conn: conn.execute(select(letter)).all())
+    assert [row.state for row in rows] == ["waiting", "waiting", "dropped"]
+    assert (rows[2].address, rows[2].address_key, rows[2].name, rows[2].source) == (None, None, "", "")
+    assert write(engine, lambda conn: letters.sweep(conn, NOW + timedelta(seconds=1)))
+    assert read(engine, letters.counts) == {LetterState.WAITING: 2}
 
 
 @pytest.mark.parametrize("name", ["a\nb: c", "=?utf-8?q?=0ABcc:x?=", "x" * 61])
@@ -296,6 +325,44 @@ def test_a_suppression_that_came_in_between_stands(engine: Engine) -> None:
     assert state(engine) == "pending"
 
 
+def test_whoever_clicks_is_called_what_they_wrote_and_not_what_a_stranger_did(engine: Engine) -> None:
+    ask(engine, name="Idiot")
+    look(engine)
+    hour = NOW + timedelta(hours=1)
+    ask(engine, now=hour, name="Vera")
+    number = look(engine, hour).subscription_id
+    assert number is not None
+    assert confirm(engine, number, hour, asked=hour) is Outcome.CONFIRMED
+    assert name_of(engine) == "Vera"
+
+
+@pytest.mark.parametrize("name", ["", "Idiot"])
+def test_nobody_on_a_list_is_renamed_by_a_sign_up(engine: Engine, name: str) -> None:
+    put(engine)
+    news = Wording.of("I want the news.", "en")
+    wish = SignUp(ZOE, "news", name=name)
+    limits = {"address_key": SECRET, "network": "", "limits": Rate(9, 1), "wording": news, "now": NOW}
+    write(engine, lambda conn: joining.ask(conn, wish, **limits))
+    number = look(engine).subscription_id
+    assert number is not None
+    assert confirm(engine, number) is Outcome.CONFIRMED
+    assert name_of(engine) == "Zoë"
+
+
+def test_who_comes_back_without_a_name_keeps_the_one_they_had(engine: Engine) -> None:
+    put(engine, SubscriptionState.UNSUBSCRIBED)
+    ask(engine)
+    number = look(engine).subscription_id
+    assert number is not None
+    assert confirm(engine, number) is Outcome.CONFIRMED
+    assert name_of(engine) == "Zoë"
+
+
+def name_of(engine: Engine) -> str:
+    [name] = {person.name for _, person in read(engine, lambda conn: subscribers.person(conn, key()))}
+    return name
+
+
 # --- forgetting --------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +377,18 @@ def test_who_never_confirms_is_forgotten_and_who_did_stays(engine: Engine) -> No
     assert (state(engine, "ann@example.org"), state(engine)) == (None, "active")
     left = read(engine, lambda conn: conn.scalar(select(func.count()).select_from(subscriber)))
     assert left == 1
+
+
+def test_who_asked_once_more_has_all_the_time_of_the_new_letter(engine: Engine) -> None:
+    ask(engine)
+    look(engine)
+    again = NOW + joining.UNCONFIRMED_KEPT - timedelta(hours=1)
+    ask(engine, now=again)
+    number = look(engine, again).subscription_id
+    assert number is not None
+    late = again + timedelta(days=6)
+    assert not write(engine, lambda conn: joining.forget_unconfirmed(conn, late))
+    assert confirm(engine, number, late, asked=again) is Outcome.CONFIRMED
 
 
 def test_a_person_of_another_list_is_kept_when_a_wish_is_forgotten(engine: Engine) -> None:

@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from newsletter import addresses, choosing, config, joining, personal_data, tokens, wiring
-from newsletter.letters import RETRY, ClosedOffice, Office
+from newsletter.letters import RETRY, ClosedOffice, Links, Office
 from newsletter.limits import Rate
 from newsletter.model import LetterState
 from newsletter.store import choices, letters, subscribers
 from newsletter.store.engine import open_engine, read, write
-from newsletter.store.schema import letter
+from newsletter.store.schema import letter, subscriber
 from newsletter.tokens import Purpose
 from newsletter.transports import dkim_keys
 from tests.support import dkim_keys as dkim
@@ -377,6 +377,58 @@ def test_a_broken_template_keeps_letters_back_until_it_is_mended(
     here.now += RETRY[0]
     office.work()
     assert here.states() == ["sent"]
+
+
+def test_an_edition_that_this_version_does_not_know_is_the_standard_one(place: Any) -> None:
+    here = place()
+    here.join()
+    braille = update(subscriber).values(edition="braille")
+    write(here.engine, lambda conn: conn.execute(braille))
+    here.ask()
+    here.office.work()
+    [sent] = files(here)
+    assert "You are on the list" in sent.subject
+
+
+def test_a_letter_that_can_not_be_made_keeps_back_no_other(
+    place: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = place()
+    zoes = here.join()
+    here.ask()
+    here.ask("ann@example.org")
+    office = here.office
+    made = office._links.action
+
+    def action(kind: Any, number: int, expires: datetime) -> str:
+        if number == zoes:
+            raise ValueError(f"nobody had thought of {ZOE}")
+        return str(made(kind, number, expires))
+
+    office._links = Links(action, office._links.lasting)
+    assert office.work() == 2
+    assert here.states() == ["waiting", "sent"]
+    assert "a letter waits" in caplog.text
+    assert "zoe" not in caplog.text
+    assert office.work() == 0, "it does not come round again at once"
+
+
+def test_a_new_address_gets_no_link_to_the_readers_own_pages_before_it_is_confirmed(place: Any) -> None:
+    here = place()
+    number, new = here.join(), "zoe.new@example.net"
+    secret = here.settings.address_key
+    write(here.engine, lambda conn: personal_data.ask_access(conn, number, secret=secret, now=here.now))
+    expires = (here.now + personal_data.ACCESS_LASTS).replace(microsecond=0)
+    write(
+        here.engine,
+        lambda conn: personal_data.ask_change(conn, number, expires, new, secret=secret, now=here.now),
+    )
+    here.office.work()
+    [sent] = [one for one in files(here) if one.parsed["To"] == new]
+    assert {found.rpartition(b"/")[0] for found in re.findall(rb"https://[^>\s\"]+", sent.raw)} <= {
+        b"https://news.example.org/c"
+    }
+    assert sent.field("List-Unsubscribe") == f"<{link(sent.text)}>"
 
 
 @pytest.mark.parametrize("step", ["RCPT", "dot"])

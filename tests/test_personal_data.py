@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import event, func, insert, select, update
 
 from newsletter import joining, personal_data, wiring
 from newsletter.joining import SignUp, Wording
@@ -22,7 +22,7 @@ from newsletter.store import marks, personal, sqlite, subscribers
 from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.personal import codes_only
-from newsletter.store.schema import consent, delivery, letter, metadata, subscriber, suppression
+from newsletter.store.schema import consent, delivery, letter, metadata, subscriber, suppression, throttle
 from tests.support.ledgers import NOW, freeze, open_store
 from tests.support.readers import SECRET, ZOE, acts, emptied, joins, key, letters, state_of
 
@@ -216,6 +216,57 @@ def test_a_letter_about_a_new_address_tells_nothing_about_who_has_it(engine: Eng
         assert do(engine, personal_data.ask_change, number, expires, address, secret=SECRET)
         emptied_throttles(engine)
     assert {row["state"] for row in letters(engine, LetterPurpose.CHANGE)} == {"waiting"}
+
+
+def test_asking_for_another_address_does_the_same_whoever_has_it_and_however_often(engine: Engine) -> None:
+    """Else somebody could learn from the time of the answer who is here, or who has just signed up."""
+    zoe, _ = joins(engine), joins(engine, NEW)
+    done = []
+    for address in (NEW, NEW, NEW, "nobody@example.org"):
+        number, expires = link(engine, zoe)
+        write(
+            engine, lambda conn: conn.execute(throttle.delete().where(throttle.c.scope.not_in(scopes(NEW))))
+        )
+        with statements(engine) as seen:
+            do(engine, personal_data.ask_change, number, expires, address, secret=SECRET)
+        done.append(seen)
+    assert done[0] == done[1] == done[2] == done[3]
+    states = [row["state"] for row in letters(engine, LetterPurpose.CHANGE)]
+    assert states == ["waiting", "waiting", "dropped", "waiting"]
+
+
+def scopes(address: str) -> list[bytes]:
+    return list(joining.letters_to(address, SECRET))
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """Each with its table, in their order."""
+    seen: list[str] = []
+
+    def listen(*call: Any) -> None:
+        seen.append(str(call[2]))
+
+    event.listen(engine, "before_cursor_execute", listen)
+    yield seen
+    event.remove(engine, "before_cursor_execute", listen)
+
+
+def test_whoever_reads_the_letter_to_a_new_address_can_call_it_off(engine: Engine) -> None:
+    number, expires = change_link(engine, joins(engine))
+    for _ in range(2):
+        do(engine, personal_data.call_change_off, number, expires)
+    assert do(engine, personal_data.change, number, expires, source="x") == "gone"
+    assert address_of(engine, number) == ZOE
+    assert NEW not in everything(engine)
+
+
+def test_what_was_confirmed_can_not_be_called_off(engine: Engine) -> None:
+    number, expires = change_link(engine, joins(engine))
+    assert do(engine, personal_data.change, number, expires, source="x") == "changed"
+    do(engine, personal_data.call_change_off, number, expires)
+    assert address_of(engine, number) == NEW
+    assert do(engine, personal_data.change, number, expires, source="x") == "already"
 
 
 def emptied_throttles(engine: Engine) -> None:
@@ -427,6 +478,22 @@ def test_of_what_servers_said_only_their_codes_stay(reason: str, kept: str) -> N
 @given(st.text(st.sampled_from("abzoe@.45 ;:-"), max_size=40))
 def test_no_word_of_a_server_survives_an_erasure(said: str) -> None:
     assert not any(letter in "abzoe@" for letter in codes_only(f"550 {said}"))
+
+
+def test_what_servers_say_after_an_erasure_is_cut_by_a_serving_process(engine: Engine) -> None:
+    joins(engine)
+    freeze(engine)
+    handed = update(delivery).values(state=DeliveryState.HANDED, owner="me")
+    write(engine, lambda conn: conn.execute(handed))
+    erase(engine)
+    keep_house = wiring.housekeeping(engine)
+    keep_house()
+    late = update(delivery).values(state=DeliveryState.REFUSED, reason="550 5.1.1 no zoe here")
+    write(engine, lambda conn: conn.execute(late))
+    keep_house()
+    assert "zoe here" not in everything(engine)
+    assert read(engine, lambda conn: conn.scalar(select(delivery.c.reason))) == "550 5.1.1"
+    assert not write(engine, personal.cut_answers)
 
 
 def test_a_sign_up_that_waits_can_be_erased_before_anybody_has_looked_at_it(engine: Engine) -> None:

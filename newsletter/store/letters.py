@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, case, delete, func, insert, or_, select, update
 
 from newsletter.model import LetterPurpose, LetterState
 from newsletter.store.schema import letter, list_, wording
@@ -27,7 +27,8 @@ KEPT = timedelta(days=30)
 
 
 _NOTHING_SAID = {"name": "", "form": "", "source": "", "wording": ""}
-_NOBODY = {"address": None, "address_key": None, "name": ""}
+_NO_ADDRESS = {"address": None, "address_key": None}
+_NOBODY = _NO_ADDRESS | {"name": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,13 @@ def queue(
     now: datetime,
     subscription_id: int | None = None,
     said: Mapping[str, str] = _NOTHING_SAID,
+    refused: str = "",
 ) -> None:
-    """A letter that is to be sent; ``said`` is name, form, source and wording, as far as there are any."""
+    """A letter that is to be sent; ``said`` is name, form, source and wording, as far as there are any.
+
+    One that is ``refused``, and why, is written like any other, because the time of an answer must not tell. It holds
+    nobody, and the next ``sweep`` takes it away.
+    """
     row = {
         "delivery": secrets.token_bytes(16),
         "purpose": purpose,
@@ -82,9 +88,13 @@ def queue(
         "created_at": now,
         "expires_at": (now + lasts).replace(microsecond=0),
         "state": LetterState.WAITING,
+        "settled_at": None,
         "tries": 0,
         "reason": "",
     }
+    if refused:
+        gone = {"state": LetterState.DROPPED, "reason": refused, "settled_at": now, "expires_at": now - KEPT}
+        row, said = row | _NO_ADDRESS | gone, _NOTHING_SAID
     conn.execute(insert(letter).values(row | _NOTHING_SAID | dict(said)))
 
 
@@ -101,8 +111,12 @@ def _free(now: datetime) -> ColumnElement[bool]:
 
 
 def claim(conn: Connection, now: datetime, limit: int = 20) -> list[Letter]:
-    """Takes the next letters that are due, for ``LEASE``; no other process gets them meanwhile."""
-    rows = conn.execute(_letters().where(_free(now)).order_by(letter.c.id).limit(limit))
+    """Takes the next letters that are due, for ``LEASE``; no other process gets them meanwhile.
+
+    First those that readers have asked for: a link that lasts an hour must not wait behind strangers' sign-ups.
+    """
+    strangers = case((letter.c.purpose == LetterPurpose.SUBSCRIBE, 1), else_=0)
+    rows = conn.execute(_letters().where(_free(now)).order_by(strangers, letter.c.id).limit(limit))
     found = [_letter(row) for row in rows]
     mine = letter.c.id.in_([one.id for one in found])
     conn.execute(update(letter).where(mine).values(leased_until=now + LEASE, tries=letter.c.tries + 1))
@@ -122,15 +136,20 @@ def assign(conn: Connection, letter_id: int, subscription_id: int) -> None:
 
 
 def settle(conn: Connection, letter_id: int, state: LetterState, now: datetime, reason: str = "") -> None:
-    """It is done with. The address goes, but for a new one that has still to be confirmed.
+    """It is done with. The address goes, but for a new one that has still to be confirmed, and so does the name, but
+    for that of a sign-up: who clicks is called what that letter's sender wrote, not what any other one did.
 
     One that was sent stays so: whoever was slow with a second copy knows less.
     """
     done = {"state": state, "settled_at": now, "leased_until": None, "not_before": None, "reason": reason}
     unsent = (letter.c.id == letter_id, letter.c.state != LetterState.SENT)
     conn.execute(update(letter).where(*unsent).values(done))
-    awaited = and_(letter.c.purpose == LetterPurpose.CHANGE, letter.c.state == LetterState.SENT)
-    conn.execute(update(letter).where(letter.c.id == letter_id, ~awaited).values(_NOBODY))
+    sent = and_(letter.c.id == letter_id, letter.c.state == LetterState.SENT)
+    signed_up, moved = (letter.c.purpose == each for each in (LetterPurpose.SUBSCRIBE, LetterPurpose.CHANGE))
+    conn.execute(update(letter).where(sent, signed_up).values(_NO_ADDRESS))
+    conn.execute(
+        update(letter).where(letter.c.id == letter_id, ~and_(sent, or_(signed_up, moved))).values(_NOBODY)
+    )
 
 
 def postpone(conn: Connection, claimed: Letter, until: datetime, reason: str) -> None:
@@ -160,6 +179,11 @@ def use(conn: Connection, letter_id: int, now: datetime) -> bool:
     return conn.execute(update(letter).where(*unused).values(_NOBODY | {"used_at": now})).rowcount == 1
 
 
+def forget(conn: Connection, letter_id: int) -> None:
+    """As if nobody had asked."""
+    conn.execute(delete(letter).where(letter.c.id == letter_id))
+
+
 def counts(conn: Connection) -> dict[LetterState, int]:
     """How many rows are in each state."""
     rows = conn.execute(select(letter.c.state, func.count()).group_by(letter.c.state))
@@ -167,7 +191,12 @@ def counts(conn: Connection) -> dict[LetterState, int]:
 
 
 def sweep(conn: Connection, now: datetime, limit: int = 500) -> bool:
-    """Takes away rows that nobody will ask for again, a month after their links expired; False when none is left."""
+    """Takes away rows that nobody will ask for again, a month after their links expired; False when none is left.
+
+    Whom they name goes as soon as the link has ended.
+    """
+    named = or_(letter.c.address_key.is_not(None), letter.c.name != "")
+    conn.execute(update(letter).where(letter.c.expires_at <= now, named).values(_NOBODY))
     some = select(letter.c.id).where(letter.c.expires_at <= now - KEPT).limit(limit)
     return conn.execute(delete(letter).where(letter.c.id.in_(some))).rowcount > 0
 

@@ -159,12 +159,40 @@ def erase(conn: Connection, people: Collection[int], key: bytes, now: datetime) 
     mine = select(subscription.c.id).where(subscription.c.subscriber_id.in_(people)).scalar_subquery()
     asked = or_(letter.c.subscription_id.in_(mine), letter.c.address_key == key)
     traces = _traces(conn, people, asked)
+    if traces.on_the_way:
+        _expect_answers(conn, people)
     conn.execute(delete(letter).where(asked))
     conn.execute(update(consent).where(consent.c.subscription_id.in_(mine)).values(source=""))
     _leave(conn, people, now)
     _blank(conn, people, now)
     _cut_reasons(conn, people)
     return traces
+
+
+EXPECTED = "erased_on_the_way_"  # in `meta`, with a person's number
+
+
+def _expect_answers(conn: Connection, people: Collection[int]) -> None:
+    """What a server will say of a copy that is on its way may quote the address."""
+    for key in (f"{EXPECTED}{number}" for number in people):
+        conn.execute(delete(meta).where(meta.c.key == key))
+        conn.execute(insert(meta).values(key=key, value=""))
+
+
+def cut_answers(conn: Connection) -> bool:
+    """Cut what servers have said since of copies that were on their way to people who were erased; False if nothing."""
+    keys = list(conn.scalars(select(meta.c.key).where(meta.c.key.startswith(EXPECTED, autoescape=True))))
+    waits = {int(key.removeprefix(EXPECTED)): key for key in keys}
+    campaigns = select(campaign.c.id).scalar_subquery()  # with the person's number, that has an index
+    handed = (delivery.c.campaign_id.in_(campaigns), delivery.c.state == DeliveryState.HANDED)
+    still = select(delivery.c.subscriber_id).where(*handed, delivery.c.subscriber_id.in_(waits))
+    answered = waits.keys() - set(conn.scalars(still))
+    if not answered:
+        return False
+    _cut_reasons(conn, answered)
+    conn.execute(delete(meta).where(meta.c.key.in_([waits[number] for number in answered])))
+    begin_overwriting(conn)
+    return True
 
 
 OVERWRITING = "erased_since"  # in `meta`: free space and log may still hold somebody

@@ -202,6 +202,11 @@ def _insert_people(conn: Connection, people: Sequence[Newcomer], at: int) -> Non
     conn.exec_driver_sql(_PERSON.replace("?", mark), rows)
 
 
+def rename(conn: Connection, subscriber_id: int, name: str) -> None:
+    """Give a person another name."""
+    conn.execute(update(subscriber).where(subscriber.c.id == subscriber_id).values(name=name))
+
+
 def describe(conn: Connection, subscriber_id: int, name: str, fields: Mapping[str, str]) -> None:
     """Give a person another name and other fields."""
     changed = update(subscriber).where(subscriber.c.id == subscriber_id)
@@ -228,10 +233,11 @@ def unsubscribe(
 
 
 def forget_pending(conn: Connection, since: datetime, limit: int) -> int:
-    """Removes up to ``limit`` subscriptions that nobody has confirmed since then, and people who have no other."""
+    """Removes up to ``limit`` subscriptions that nobody confirmed or asked for since, and people who have no other."""
     old = and_(subscription.c.state == SubscriptionState.PENDING, subscription.c.since <= since)
+    asked = exists().where(letter.c.subscription_id == subscription.c.id, letter.c.created_at > since)
     found = conn.execute(
-        select(subscription.c.id, subscription.c.subscriber_id).where(old).limit(limit)
+        select(subscription.c.id, subscription.c.subscriber_id).where(old, ~asked).limit(limit)
     ).all()
     ids, owners = [row.id for row in found], [row.subscriber_id for row in found]
     for table in (letter, consent):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select
 
+from newsletter import addresses
 from newsletter.store.schema import throttle
 
 if TYPE_CHECKING:
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
 
 SCOPE_BYTES = 16
 CONTEXT = b"newsletter throttle\0"  # so that no scope is ever an address key
-IPV4_PREFIX, IPV6_PREFIX = (
-    24,
-    56,
-)  # what one household or office has at most, and what a provider gives to one
+IPV4_PREFIX, IPV6_PREFIX = 24, 48  # a street of households, or all that a company may ask its provider for
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ def scope(kind: str, text: str | bytes, secret: bytes) -> bytes:
 
 
 def network(client: str) -> str:
-    """``203.0.113.9`` → ``203.0.113.0/24``; IPv6 by its first 56 bits. What is no address stays as it is."""
+    """``203.0.113.9`` → ``203.0.113.0/24``; IPv6 by its first 48 bits. What is no address stays as it is."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:
@@ -58,6 +56,15 @@ def network(client: str) -> str:
     return str(ipaddress.ip_network((address, prefix), strict=False))
 
 
+def mailbox(address: str) -> str:
+    """What is probably one mailbox, however it is written: ``V.era+news@…`` → ``vera@…``.
+
+    Only for counting. Where dots and tags mean something, two people share an allowance, and wait at most.
+    """
+    local, _, domain = addresses.canonical(address).rpartition("@")
+    return f"{local.partition('+')[0].replace('.', '') or local}@{domain}"
+
+
 def after(allowance: Allowance, free_at: datetime | None, now: datetime) -> datetime | None:
     """When everything is paid for once one more has come; None if there is no room for it."""
     later = allowance.rate.spend(free_at or now, 1, now)
@@ -65,15 +72,18 @@ def after(allowance: Allowance, free_at: datetime | None, now: datetime) -> date
 
 
 def take(conn: Connection, wanted: Mapping[bytes, Allowance], now: datetime) -> bool:
-    """Takes one from each scope, or from none if one of them has nothing left."""
+    """Takes one from each scope, or from none if one of them has nothing left.
+
+    Both write the same rows: else the time of an answer would tell whether somebody has asked for this address before.
+    """
     rows = conn.execute(select(throttle).where(throttle.c.scope.in_(wanted)))
     known = {bytes(row.scope): row.free_at for row in rows}
     later = {key: after(allowance, known.get(key), now) for key, allowance in wanted.items()}
-    if None in later.values():
-        return False
+    taken = None not in later.values()
+    left = later if taken else {key: known.get(key, now) for key in wanted}
     conn.execute(delete(throttle).where(throttle.c.scope.in_(wanted)))
-    conn.execute(insert(throttle), [{"scope": key, "free_at": free_at} for key, free_at in later.items()])
-    return True
+    conn.execute(insert(throttle), [{"scope": key, "free_at": free_at} for key, free_at in left.items()])
+    return taken
 
 
 def sweep(conn: Connection, now: datetime, limit: int = 500) -> bool:

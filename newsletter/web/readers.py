@@ -186,7 +186,16 @@ class Readers:
         return self.pages.message("confirmed", [self.words("confirmed.text")], links)
 
     async def _change(self, request: Request) -> Response:
-        subscription, expires = self._dated(request, Purpose.CHANGE)
+        one_click = request.method == "POST" and await _is_one_click(request)
+        try:
+            subscription, expires = self._dated(request, Purpose.CHANGE)
+        except Expired:
+            if one_click:  # what ended by itself is called off
+                return self._called_off()
+            raise
+        if one_click:
+            await self.deeds.call_change_off(subscription, expires)
+            return self._called_off()
         if request.method != "POST":
             return self._question(self.words("change.heading"), self.words("change.text"), "change")
         found = await self.deeds.change(subscription, expires)
@@ -195,6 +204,9 @@ class Readers:
         if found == TAKEN:
             return self.pages.message("taken", [self.words("taken.text")])
         return self.pages.message("changed", [self.words("changed.text")])
+
+    def _called_off(self) -> HTMLResponse:
+        return self.pages.message("called_off", [self.words("called_off.text")])
 
     def _question(self, heading: str, question: str, about: str) -> HTMLResponse:
         button, not_you = self.words(f"{about}.button"), self.words(f"{about}.not_you")
@@ -207,10 +219,7 @@ class Readers:
         subscription = self._undated(request, Purpose.UNSUBSCRIBE)
         if request.method != "POST":
             return await self._leave_page(subscription)
-        try:
-            sent = await forms.fields(request)
-        except forms.Unreadable:
-            sent = {}
+        sent = await _fields_if_any(request)
         one_click, action = "List-Unsubscribe" in sent, sent.get("action")
         if not one_click and action == "pause":
             return await self._pause(subscription, sent)
@@ -424,6 +433,18 @@ class Readers:
 
     def _date(self, moment: datetime) -> str:
         return self.pages.texts.date(moment.date())
+
+
+async def _is_one_click(request: Request) -> bool:
+    """From a mail program, and not from a page of ours (RFC 8058)."""
+    return "List-Unsubscribe" in await _fields_if_any(request)
+
+
+async def _fields_if_any(request: Request) -> Mapping[str, str]:
+    try:
+        return await forms.fields(request)
+    except forms.Unreadable:
+        return {}
 
 
 async def _fields(request: Request) -> Mapping[str, str]:

@@ -137,8 +137,30 @@ def test_an_address_stays_only_where_it_has_still_to_be_confirmed(engine: Engine
             [one] = claim(engine)
             settle(engine, one, state)
     rows = read(engine, lambda conn: conn.execute(select(letter)).all())
-    kept = [(row.purpose, row.state) for row in rows if row.address or row.address_key or row.name]
+    kept = [(row.purpose, row.state) for row in rows if row.address or row.address_key]
     assert kept == [("change", "sent")]
+    named = [(row.purpose, row.state) for row in rows if row.name]
+    assert named == [("subscribe", "sent"), ("change", "sent")]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("purpose", list(LetterPurpose))
+def test_nobody_is_named_any_more_once_the_link_has_ended(
+    engine: Engine, purpose: LetterPurpose, settled: bool
+) -> None:
+    queue(engine, purpose)
+    if settled:
+        settle(engine, *claim(engine), LetterState.SENT)
+    write(engine, lambda conn: letters.sweep(conn, expiry(engine)))
+    found = row(engine)
+    assert (found.address, found.address_key, found.name) == (None, None, "")
+
+
+def test_what_readers_have_asked_for_leaves_before_strangers_sign_ups(engine: Engine) -> None:
+    asked = [*[LetterPurpose.SUBSCRIBE] * 3, LetterPurpose.ACCESS, LetterPurpose.CHANGE]
+    for purpose in asked:
+        queue(engine, purpose)
+    assert [one.purpose for one in claim(engine, limit=3)] == [asked[3], asked[4], asked[0]]
 
 
 def test_a_link_is_used_once_and_then_its_letter_holds_no_address(engine: Engine) -> None:

@@ -8,13 +8,14 @@ import sqlite3
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import event
 
 from newsletter.tokens import Purpose, make
 from newsletter.web import start
-from tests.support.site import Site, site
+from tests.support.site import FORM, Site, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_nobody_learns_from_the_answer_who_is_on_the_list(pages: Site) -> None:
 def test_the_same_answer_comes_when_there_were_too_many(pages: Site) -> None:
     answers = [pages.post("/subscribe", {"email": "often@example.org"}) for _ in range(8)]
     assert len({answer.body for answer in answers}) == 1
-    assert 0 < int(str(pages.one("SELECT count(*) FROM letter"))) < 8
+    assert 0 < int(str(pages.one("SELECT count(*) FROM letter WHERE state = 'waiting'"))) < 8
 
 
 def test_an_address_that_can_not_be_one_is_told_beside_the_field_and_nothing_is_lost(pages: Site) -> None:
@@ -325,6 +326,34 @@ def test_ones_data_can_be_downloaded_once(pages: Site) -> None:
     assert KNOWN in json.dumps(json.loads(answer.body))
     assert pages.post(link, {"action": "download"}).status == 410
     assert pages.get(link).status == 410
+
+
+@pytest.fixture
+def change_link(pages: Site) -> str:
+    """What the letter to a new address holds."""
+    assert pages.post(access(pages), {"action": "change", "email": "other@example.org"}).status == 200
+    seconds = int(str(pages.one("SELECT expires_at FROM letter WHERE purpose = 'change'"))) // 10**6
+    return f"/c/{pages.token(Purpose.CHANGE, lasts=timedelta(seconds=seconds) - (pages.now - start.EPOCH))}"
+
+
+@pytest.mark.parametrize("kind", [MULTIPART, FORM])
+def test_one_click_in_the_letter_to_a_new_address_calls_the_change_off_and_nothing_else(
+    pages: Site, change_link: str, kind: str
+) -> None:
+    click = {"List-Unsubscribe": "One-Click"}
+    body = multipart(**click) if kind == MULTIPART else urlencode(click).encode()
+    for _ in range(2):
+        answer = pages.ask("POST", change_link, body, {"content-type": kind})
+        assert (answer.status, heading(answer)) == (200, "Nothing has changed")
+    assert state(pages) == "active"
+    assert pages.post(change_link).status == 410
+    assert pages.one("SELECT count(*) FROM subscriber WHERE address = 'other@example.org'") == 0
+
+
+def test_one_click_on_a_change_that_has_ended_is_answered_all_the_same(pages: Site, change_link: str) -> None:
+    pages.now += timedelta(days=2)
+    assert pages.post(change_link, {"List-Unsubscribe": "One-Click"}).status == 200
+    assert pages.post(change_link).status == 410
 
 
 def test_an_access_link_ends_after_an_hour(pages: Site) -> None:
