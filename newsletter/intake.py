@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -169,7 +169,9 @@ def _step(
 def _chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]:
     """A large file is read and checked by another process, which is the half of the work that is not the database's."""
     if sheet.lines > people.WINDOW:
-        return beside(people.in_chunks, sheet, columns, secret)
+        # /dev/stdin would be another file over there.
+        there = replace(sheet, path=sheet.path.resolve())
+        return beside(people.in_chunks, there, columns, secret)
     return people.in_chunks(sheet, columns, secret)
 
 

@@ -1,31 +1,87 @@
 """A file of people, as a spreadsheet or another provider exports it → rows of text, one at a time.
 
-The file is read twice, once to find out how it is written and once for its rows, and is never held in memory:
-lists of a million people are files of 70 MB.
+The file is read two or three times, first to find out how it is written, and is never held in memory: lists of a
+million people are files of 70 MB. It must not change meanwhile.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import io
+import os
 import re
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from newsletter import merge
-from newsletter.errors import UsageError
+from newsletter.errors import Unfinished, UsageError
 from newsletter.formulas import unshield
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO, TextIO
+
+    from _typeshed import WriteableBuffer
 
 SCAN_BYTES = 1 << 20
 LONGEST_CELL = 131_072  # characters: the csv module's own limit, which we never raise
+BLOCK = 1 << 16
 SAVE_AS = "Save it as `CSV UTF-8` and try again."
+AGAIN = "Run the same command again when the file is complete; what is done already stays."
 _ZIP = b"PK\x03\x04"  # what .xlsx and .ods files are
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Stamp(NamedTuple):
+    """What is another one as soon as a file is written to, or another file takes its place."""
+
+    inode: int
+    size: int
+    changed: int  # ns
+
+
+class _Steady(io.FileIO):
+    """A file that is looked at again with each block that is read, so that no row comes from a changed one."""
+
+    def __init__(self, path: Path, stamp: Stamp) -> None:
+        try:
+            super().__init__(path)
+        except OSError as error:
+            raise _gone(path, error) from error
+        self._path, self._stamp = path, stamp
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        try:
+            count = super().readinto(buffer)
+        except OSError as error:
+            raise _gone(self._path, error) from error
+        if _stamp(os.fstat(self.fileno())) != self._stamp:
+            raise Unfinished(f"{self._path} was changed while it was read.", hint=AGAIN)
+        return count
+
+
+def _gone(path: Path, error: OSError) -> Unfinished:
+    return Unfinished(f"{path} can't be read any more: {error.strerror}.", hint=AGAIN)
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _first_look(path: Path) -> Stamp:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # asked first: opening a pipe waits until somebody writes
+            raise UsageError(
+                f"{path} can't be read: it is a pipe, a device or a folder.", hint="Save it to a file first."
+            )
+        with path.open("rb") as file:
+            return _stamp(os.fstat(file.fileno()))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
 
 
 class Row(NamedTuple):
@@ -41,6 +97,7 @@ class Sheet:
     """A file whose encoding and separator are known."""
 
     path: Path
+    stamp: Stamp
     encoding: str  # utf-8-sig or cp1252
     separator: str
     header: tuple[str, ...]  # empty for a plain list, whose first line is an address already
@@ -48,7 +105,7 @@ class Sheet:
 
     def rows(self) -> Iterator[Row]:
         """Every row below the header; blank ones are left out."""
-        found = _read(self.path, self.encoding, self.separator)
+        found = _read(self.text(), self.separator)
         for row in found:
             if not self.header:
                 yield row
@@ -58,10 +115,14 @@ class Sheet:
         for row in found:
             yield row if len(row.cells) == width else self._checked(row)
 
+    def text(self) -> TextIO:
+        """The file from its beginning. Reading it raises ``Unfinished`` once it is not what it was."""
+        return io.TextIOWrapper(_open(self.path, self.stamp), self.encoding, newline="")
+
     def pairs(self, first: int, second: int) -> Iterator[tuple[str, str]]:
         """Two cells of every row of the right width, and nothing else: in a quarter of the time that ``rows`` takes."""
         width = len(self.header)
-        with self.path.open(encoding=self.encoding, newline="") as file:
+        with self.text() as file:
             reader = csv.reader(file, delimiter=self.separator, strict=True)
             while True:
                 try:
@@ -85,12 +146,13 @@ class Sheet:
 
 def open_sheet(path: Path) -> Sheet:
     """Find out how the file is written. Raises ``UsageError`` for one that is no table of text."""
-    try:
-        encoding, lines = _encoding(path)
-        separator = _separator(path, encoding)
-        first = next(_read(path, encoding, separator), None)
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}.") from error
+    stamp = _first_look(path)
+    with _open(path, stamp) as file:
+        encoding, lines = _encoding(path, file)
+    sheet = Sheet(path, stamp, encoding, "", (), lines)
+    with sheet.text() as text:
+        separator = _separator(text)
+    first = next(_read(sheet.text(), separator), None)
     if first is None:
         raise UsageError(
             f"{path} is empty.", hint="Its first line names the columns, such as: email,name,status"
@@ -98,18 +160,21 @@ def open_sheet(path: Path) -> Sheet:
     if first.problem:
         raise UsageError(f"{path}, line {first.line}: {first.problem}.", hint=SAVE_AS)
     headless = any("@" in cell for cell in first.cells)
-    return Sheet(path, encoding, separator, () if headless else first.cells, lines)
+    return replace(sheet, separator=separator, header=() if headless else first.cells)
 
 
-def _encoding(path: Path) -> tuple[str, int]:
+def _open(path: Path, stamp: Stamp) -> BinaryIO:
+    return io.BufferedReader(_Steady(path, stamp), BLOCK)
+
+
+def _encoding(path: Path, file: BinaryIO) -> tuple[str, int]:
     """UTF-8 where every byte fits it (nothing else does by accident), else Windows-1252; and how many lines."""
     lines = 0
     decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8-sig", "cp1252")}
-    with path.open("rb") as file:
-        for number, data in enumerate(iter(lambda: file.read(SCAN_BYTES), b"")):
-            _refuse_binary(path, data, first=number == 0)
-            lines += data.count(b"\n")
-            decoders = {name: decoder for name, decoder in decoders.items() if _accepts(decoder, data)}
+    for number, data in enumerate(iter(lambda: file.read(SCAN_BYTES), b"")):
+        _refuse_binary(path, data, first=number == 0)
+        lines += data.count(b"\n")
+        decoders = {name: decoder for name, decoder in decoders.items() if _accepts(decoder, data)}
     fitting = [name for name, decoder in decoders.items() if _accepts(decoder, b"", final=True)]
     if not fitting:
         raise UsageError(f"{path} is neither UTF-8 nor Windows-1252 text.", hint=SAVE_AS)
@@ -133,15 +198,14 @@ def _refuse_binary(path: Path, data: bytes, *, first: bool) -> None:
         raise UsageError(f"{path} holds NUL bytes: it is UTF-16, or no text at all.", hint=SAVE_AS)
 
 
-def _separator(path: Path, encoding: str) -> str:
+def _separator(file: TextIO) -> str:
     """The comma, semicolon or tab that occurs most in the first line; a plain list has none."""
-    with path.open(encoding=encoding, newline="") as file:
-        line = next((line for line in file if line.strip()), "")
+    line = next((line for line in file if line.strip()), "")
     return max(",;\t", key=line.count)
 
 
-def _read(path: Path, encoding: str, separator: str) -> Iterator[Row]:
-    with path.open(encoding=encoding, newline="") as file:
+def _read(file: TextIO, separator: str) -> Iterator[Row]:
+    with file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         while True:
             before = reader.line_num

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,6 @@ from tests.support.publisher import Publisher, publisher
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
-    import subprocess
-
     import pytest
 
 PEOPLE = 3_000
@@ -135,6 +135,18 @@ def reader_of(process: subprocess.Popen[str]) -> int:
         number for number in children if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
     ]
     return int(reader)
+
+
+def test_a_large_file_may_come_by_standard_input_and_a_pipe_may_not(tmp_path: Path) -> None:
+    press, file = publisher(tmp_path / "press"), tmp_path / "people.csv"
+    file.write_text("email\n" + "".join(f"r{n}@example.org\n" for n in range(WINDOW + 1)), encoding="utf-8")
+    command = press.command("subscribers", "import", "/dev/stdin")
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False, env=press.env())
+    with file.open(encoding="utf-8") as stdin:
+        done = run(stdin=stdin)
+    assert (done.returncode, f"{WINDOW + 1}  new" in done.stdout) == (0, True), done
+    done = run(input="email\na@example.org\n")
+    assert (done.returncode, "Save it to a file first." in done.stderr) == (2, True), done
 
 
 # --- how far it is -----------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from newsletter.errors import UsageError
+from newsletter.errors import Unfinished, UsageError
 from newsletter.rows import LONGEST_CELL, choose_columns, field_name, open_sheet
 
 if TYPE_CHECKING:
@@ -135,6 +136,58 @@ def test_a_folder_can_not_be_read(tmp_path: Path) -> None:
 
 def test_a_plain_list_has_no_header(file: Path) -> None:
     assert cells(file, "a@example.org\nb@example.org\n") == [("a@example.org",), ("b@example.org",)]
+
+
+# A file that is not what it was
+
+
+def changed(file: Path, data: str) -> None:
+    file.write_text(data, encoding="utf-8")
+
+
+def test_a_file_that_was_cut_while_it_was_read_is_not_taken_for_a_short_one(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n" * 20_000)
+    rows = open_sheet(file).rows()
+    next(rows)
+    os.truncate(file, 200_000)
+    with pytest.raises(Unfinished, match=r"people\.csv was changed while it was read") as error:
+        list(rows)
+    assert "when the file is complete" in error.value.hint
+
+
+def test_a_file_that_was_written_anew_is_noticed_before_a_row_of_it_is_read(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    changed(file, "name,email\nA,a@example.org\n")
+    for reading in (sheet.rows(), sheet.pairs(0, 1)):
+        with pytest.raises(Unfinished, match="was changed"):
+            next(reading)  # type: ignore[call-overload]
+
+
+def test_another_file_in_its_place_is_noticed(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    other = file.with_name("other.csv")
+    changed(other, HEADER + "b@example.org,B\n")
+    os.utime(other, ns=(0, sheet.stamp.changed))
+    other.replace(file)
+    with pytest.raises(Unfinished, match="was changed"):
+        list(sheet.rows())
+
+
+def test_a_file_that_is_gone_is_no_bug(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    file.unlink()
+    with pytest.raises(Unfinished, match="can't be read any more: No such file"):
+        list(sheet.rows())
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(UsageError, match="it is a pipe, a device or a folder") as error:
+        open_sheet(file)
+    assert error.value.hint == "Save it to a file first."
 
 
 # Columns
