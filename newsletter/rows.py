@@ -12,6 +12,7 @@ import io
 import os
 import re
 import stat
+from contextlib import closing
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from newsletter.errors import Unfinished, UsageError
 from newsletter.formulas import unshield
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
@@ -109,7 +110,7 @@ class Sheet:
         for row in found:
             if not self.header:
                 yield row
-            elif row.cells or row.problem:
+            elif row.cells == self.header:
                 break
         width = len(self.header)
         for row in found:
@@ -149,10 +150,18 @@ def open_sheet(path: Path) -> Sheet:
     stamp = _first_look(path)
     with _open(path, stamp) as file:
         encoding, lines = _encoding(path, file)
+    if encoding == "cp1252":
+        with _open(path, stamp) as file:
+            _refuse_mixture(path, file)
     sheet = Sheet(path, stamp, encoding, "", (), lines)
     with sheet.text() as text:
         separator = _separator(text)
-    first = next(_read(sheet.text(), separator), None)
+    with closing(_read(sheet.text(), separator)) as rows:
+        first = next(rows, None)
+        if first is not None and first.cells[:1] == (
+            "sep=",
+        ):  # Excel's own word for itself about the separator
+            first = next(rows, None)
     if first is None:
         raise UsageError(
             f"{path} is empty.", hint="Its first line names the columns, such as: email,name,status"
@@ -181,6 +190,20 @@ def _encoding(path: Path, file: BinaryIO) -> tuple[str, int]:
     return fitting[0], lines
 
 
+def _refuse_mixture(path: Path, file: BinaryIO) -> None:
+    """One byte that is not UTF-8 must not turn every name of a file that is UTF-8 into `MÃ¼ller`."""
+    first_bad, utf8 = 0, False
+    for number, line in enumerate(file, start=1):
+        text = line.decode("utf-8", errors="ignore")
+        first_bad = first_bad or (number if len(text.encode()) < len(line) else 0)
+        # What UTF-8 writes with the byte for ß is no letter of Europe: in Windows-1252 it is `Weiß’` and the like.
+        utf8 = utf8 or re.search("[\x80-\u07bf\u0800-\U0010ffff]", text) is not None
+        if first_bad and utf8:
+            raise UsageError(
+                f"{path} is UTF-8 in some places and not in others: see line {first_bad}.", hint=SAVE_AS
+            )
+
+
 def _accepts(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> bool:
     try:
         decoder.decode(data, final)
@@ -199,12 +222,12 @@ def _refuse_binary(path: Path, data: bytes, *, first: bool) -> None:
 
 
 def _separator(file: TextIO) -> str:
-    """The comma, semicolon or tab that occurs most in the first line; a plain list has none."""
+    """The comma, semicolon or tab that occurs most in the first line, outside quotes; a plain list has none."""
     line = next((line for line in file if line.strip()), "")
-    return max(",;\t", key=line.count)
+    return max(",;\t", key=re.sub(r'"[^"]*("|\Z)', "", line).count)
 
 
-def _read(file: TextIO, separator: str) -> Iterator[Row]:
+def _read(file: TextIO, separator: str) -> Generator[Row]:
     with file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         while True:

@@ -129,6 +129,33 @@ def test_a_cut_character_at_the_very_end_is_noticed(file: Path) -> None:
     assert open_sheet(file).encoding == "cp1252"
 
 
+def test_one_wrong_byte_does_not_garble_a_whole_file(file: Path) -> None:
+    text = HEADER.encode() + "a@example.org,Zoë\n".encode() + b"b@example.org,M\xfcller\n"
+    assert "UTF-8 in some places and not in others: see line 3" in refusal(file, text)
+    assert "see line 2" in refusal(
+        file, HEADER.encode() + "M\xfcller, Zoë\n".encode("cp1252") + "é\n".encode()
+    )
+
+
+@pytest.mark.parametrize("name", ["Weiß’ Erben", "Groß\xa0", "Strauß–Müller", "Zoë"], ids=range(4))
+def test_a_file_of_windows_is_read_as_it_was_meant(file: Path, name: str) -> None:
+    text = f"{HEADER}a@example.org,{name}\nb@example.org,Jürgen\n"
+    assert cells(file, text.encode("cp1252"))[0] == ("a@example.org", name.strip())
+
+
+def test_separators_inside_quotes_do_not_count(file: Path) -> None:
+    found = cells(file, '"Name, Vorname, Titel";"E-Mail"\n"Lee, Ann";a@example.org\n')
+    assert found == [("Lee, Ann", "a@example.org")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_line_in_which_excel_names_the_separator_is_no_header(file: Path, separator: str) -> None:
+    text = f'sep={separator}\r\nemail{separator}name\r\na@example.org{separator}"Lee, A; B"\r\n'
+    assert cells(file, text) == [("a@example.org", "Lee, A; B")]
+    assert open_sheet(file).header == ("email", "name")
+    assert [row.line for row in open_sheet(file).rows()] == [3]
+
+
 def test_a_folder_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read"):
         open_sheet(tmp_path)
