@@ -100,7 +100,7 @@ class Import:
     file: Path
     list: str
     source: str  # where these people agreed: stands on every consent
-    mapping: Mapping[str, str] = field(default_factory=dict)  # column → email, name, first, last or status
+    mapping: Mapping[str, str] = field(default_factory=dict)  # column → a key of rows.MEANINGS, or ignore
     fields: Sequence[str] = ()  # columns to keep as custom fields
 
 

@@ -22,7 +22,7 @@ from newsletter.errors import Unfinished, UsageError
 from newsletter.formulas import unshield
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence, Set
     from pathlib import Path
     from typing import BinaryIO, TextIO
 
@@ -256,10 +256,12 @@ def _explained(error: str, last_line: int) -> str:
 MEANINGS = {
     "email": {"email", "emailaddress", "emailaddresses", "mailaddress"},
     "name": {"name", "fullname"},
-    "first": {"first", "firstname", "givenname", "forename"},
-    "last": {"last", "lastname", "surname", "familyname"},
+    "first": {"first", "firstname", "givenname", "forename", "vorname"},
+    "last": {"last", "lastname", "surname", "familyname", "nachname", "familienname"},
     "status": {"status"},
+    "list": {"list"},
 }
+IGNORE = "ignore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +288,13 @@ def choose_columns(sheet: Sheet, mapping: Mapping[str, str], fields: Sequence[st
             f"{sheet.path} has no header: its first line looks like an address.",
             hint="Put a line on top that names the columns, such as: email,name,status",
         )
-    named = {_meaning(target): _position(sheet, column) for column, target in mapping.items()}
+    said = [(_meaning(target), _position(sheet, column)) for column, target in mapping.items()]
+    named = {meaning: place for meaning, place in said if meaning != IGNORE}
+    if twice := next((one for one, place in said if place != named.get(one, place)), ""):
+        raise UsageError(f"--map says of two columns that they are `{twice}`.", hint="Leave one of them out.")
+    found = _recognised(sheet, named, {place for _, place in said})
     custom = {field_name(column): _position(sheet, column) for column in fields}
-    places = _recognised(sheet, named) | named
+    places = _name_in_halves(sheet, found, named) | named
     if "email" not in places:
         columns = ", ".join(sheet.header)
         raise UsageError(
@@ -296,15 +302,15 @@ def choose_columns(sheet: Sheet, mapping: Mapping[str, str], fields: Sequence[st
             hint='Say which one it is: --map "COLUMN=email"',
         )
     used = {*places.values(), *custom.values()}
-    ignored = tuple(name for place, name in enumerate(sheet.header) if place not in used)
+    ignored = tuple(name for place, name in enumerate(sheet.header) if name and place not in used)
     return Columns(places, custom, ignored)
 
 
-def _recognised(sheet: Sheet, named: Mapping[str, int]) -> dict[str, int]:
+def _recognised(sheet: Sheet, named: Mapping[str, int], taken: Set[int]) -> dict[str, int]:
     places: dict[str, int] = {}
     for place, column in enumerate(sheet.header):
         meaning = next((word for word, names in MEANINGS.items() if _plain(column) in names), "")
-        if not meaning or meaning in named or place in named.values():
+        if not meaning or meaning in named or place in taken:
             continue
         if meaning in places:
             first = sheet.header[places[meaning]]
@@ -316,9 +322,22 @@ def _recognised(sheet: Sheet, named: Mapping[str, int]) -> dict[str, int]:
     return places
 
 
+def _name_in_halves(sheet: Sheet, found: dict[str, int], named: Mapping[str, int]) -> dict[str, int]:
+    """Beside one half of a name, a column `Name` holds the other; beside both, or what the caller says, it is left out."""
+    halves = {"first", "last"} & (found.keys() | named.keys())
+    if "name" not in found or not halves:
+        return found
+    whole = _plain(sheet.header[found["name"]]) != "name"
+    if whole and not halves & named.keys():
+        return found
+    rest = {meaning: place for meaning, place in found.items() if meaning != "name"}
+    missing = () if whole else {"first", "last"} - halves
+    return rest | dict.fromkeys(missing, found["name"])
+
+
 def _meaning(target: str) -> str:
-    if target not in MEANINGS:
-        raise UsageError(f"--map knows no {target!r}.", hint=f"It knows: {', '.join(MEANINGS)}.")
+    if target not in MEANINGS and target != IGNORE:
+        raise UsageError(f"--map knows no {target!r}.", hint=f"It knows: {', '.join(MEANINGS)} and {IGNORE}.")
     return target
 
 

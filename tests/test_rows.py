@@ -239,6 +239,31 @@ def test_names_and_status_are_known_too(file: Path) -> None:
     assert choose_columns(sheet, {}, ()).places == {"first": 0, "last": 1, "status": 2, "email": 3, "name": 4}
 
 
+@pytest.mark.parametrize(
+    ("columns", "mapping", "places"),
+    [
+        (("email", "Vorname", "Name"), {}, {"first": 1, "last": 2}),
+        (("email", "Name", "Surname"), {}, {"first": 1, "last": 2}),
+        (("email", "Rufname", "Name"), {"Rufname": "first"}, {"first": 1, "last": 2}),
+        (("email", "Vorname", "Nachname", "Name"), {}, {"first": 1, "last": 2}),
+        (("email", "Rufname", "Full name"), {"Rufname": "first"}, {"first": 1}),
+        (("email", "Vorname", "Name"), {"Name": "name"}, {"first": 1, "name": 2}),
+        (("email", "Vorname", "Name"), {"Vorname": "ignore"}, {"name": 2}),
+    ],
+)
+def test_a_column_name_beside_half_a_name_is_the_other_half(
+    file: Path, columns: tuple[str, ...], mapping: dict[str, str], places: dict[str, int]
+) -> None:
+    assert choose_columns(open_sheet(header(file, *columns)), mapping, ()).places == {"email": 0} | places
+
+
+def test_a_column_can_be_ignored_and_one_without_a_name_is_not_mentioned(file: Path) -> None:
+    sheet = open_sheet(header(file, "email", "List", "Status", "", ""))
+    columns = choose_columns(sheet, {"list": "ignore", "status": "ignore"}, ())
+    assert columns.places == {"email": 0}
+    assert columns.ignored == ("List", "Status")
+
+
 def test_what_the_caller_says_wins(file: Path) -> None:
     sheet = open_sheet(header(file, "email", "Mail", "Notes"))
     columns = choose_columns(sheet, {"mail": "email"}, ())
@@ -259,6 +284,7 @@ def test_a_status_that_is_kept_as_a_field_still_counts(file: Path) -> None:
         (("email", "E-mail"), {}, (), "two columns for `email`"),
         (("email", "x"), {"y": "name"}, (), "no column 'y'"),
         (("email", "x"), {"x": "nom"}, (), "--map knows no 'nom'"),
+        (("email", "x", "y"), {"x": "name", "y": "name"}, (), "two columns that they are `name`"),
         (("email", "town"), {}, ("Twon",), "no column 'Twon'"),
         (("email", "town", "Town"), {}, ("TOWN",), "2 columns called 'TOWN'"),
         (("email", "name"), {}, ("name",), "has a meaning already"),

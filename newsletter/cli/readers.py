@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from newsletter.errors import UsageError
 from newsletter.model import SubscriptionState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import IO
 
     from newsletter.cli.main import Project
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from newsletter.personal_data import Erased
     from newsletter.subscriptions import Person
 
+SHOWN_COLUMNS = 10  # of those left out
 BY_HAND = "the operator"  # the source of what nobody gave a source for
 SIGNS = {"new": "+", "changed": "~", "stopped": "-", "refused": "!", "bad": "?"}
 MEANS = {
@@ -65,7 +68,7 @@ def subscribers() -> None:
     "mapping",
     multiple=True,
     metavar="COLUMN=MEANING",
-    help="What a column holds: email, name, first, last or status.",
+    help="What a column holds: email, name, first, last, status or list; ignore takes it for nothing.",
 )
 @click.option(
     "--field", "fields", multiple=True, metavar="COLUMN", help="Keep this column as a merge tag of its name."
@@ -94,7 +97,7 @@ def import_(
         file=file,
         list=chosen,
         source=source or f"import of {file.name}",
-        mapping=dict(_pair(text) for text in mapping),
+        mapping=_mapping(mapping),
         fields=fields,
     )
     engine = project.store
@@ -109,6 +112,13 @@ def import_(
         raise KeyboardInterrupt("The same command does what is left." if apply else "") from None
     _print_report(report)
     _after_import(project, order, report, apply=apply)
+
+
+def _mapping(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [_pair(text) for text in texts]
+    if twice := [column for column, count in Counter(column for column, _ in pairs).items() if count > 1]:
+        raise UsageError(f"--map names the column {twice[0]!r} twice.", hint="Leave one of them out.")
+    return dict(pairs)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -152,7 +162,9 @@ def _print_report(report: Report) -> None:
         if number:
             output.say(f"{number:>8}  {MEANS[verdict]}{_reasons(report) if verdict == 'refused' else ''}")
     if report.ignored:
-        output.say(f"Columns left out: {', '.join(report.ignored)}")
+        more = len(report.ignored) - SHOWN_COLUMNS
+        shown = ", ".join(report.ignored[:SHOWN_COLUMNS])
+        output.say(f"Columns left out: {shown}{f' and {more} more' if more > 0 else ''}")
     if report.encoding == "cp1252":
         output.warn("the file is not UTF-8 and was read as Windows-1252: check that names look right")
 

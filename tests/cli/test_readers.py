@@ -81,6 +81,14 @@ def test_an_import_is_looked_at_first_then_applied_and_then_changes_nothing(plac
     assert "Nothing was changed" in again.stdout
 
 
+def test_of_many_columns_left_out_the_first_are_named(place: Place) -> None:
+    file = place.root / "wide.csv"
+    names = [f"c{number}" for number in range(12)]
+    file.write_text(f"email,{','.join(names)},,,\n", encoding="utf-8")
+    said = place.newsletter("subscribers", "import", str(file)).stdout
+    assert f"Columns left out: {', '.join(names[:10])} and 2 more\n" in said
+
+
 def test_a_report_of_an_import_holds_no_address(place: Place) -> None:
     done = place.newsletter("subscribers", "import", people(place), "--apply")
     for word in ("zoe@", "left@", "example.org", "nonsense"):
@@ -339,6 +347,7 @@ def test_a_pause_that_is_over_ends_before_the_freeze_and_its_person_gets_the_iss
         (("subscribers", "unsubscribe", "zoe@example.org"), "not on any list"),
         (("subscribers", "import", "PEOPLE", "--map", "Town"), "has no ="),
         (("subscribers", "import", "PEOPLE", "--map", "Toun=name"), "no column 'Toun'"),
+        (("subscribers", "import", "PEOPLE", "--map", "Town=first", "--map", "Town=last"), "'Town' twice"),
         (("subscribers", "import", "PEOPLE", "--field", "Name"), "has a meaning already"),
         (("suppressions", "remove", "zoe@example.org", "--yes"), "is not suppressed"),
     ],
