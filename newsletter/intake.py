@@ -48,6 +48,7 @@ class Line:
     verdict: Verdict
     address: str
     why: str
+    last: int  # where a row ends that a quotation mark has made of several
 
 
 @dataclass(slots=True)
@@ -68,29 +69,32 @@ class Report:
 
     @property
     def hidden(self) -> int:
-        """How many rows deserve a line and got none."""
+        """How many rows deserve to be named and are not."""
         named = (Verdict.NEW, Verdict.CHANGED, Verdict.STOPPED, Verdict.REFUSED, Verdict.BAD)
-        return sum(self.counts[verdict] for verdict in named) - len(self.lines)
+        return sum(self.counts[verdict] for verdict in named) - sum(
+            line.last - line.number + 1 for line in self.lines
+        )
 
     def note_unread(self, found: Unread) -> None:
-        """Count a row that can't be used, and keep it if it is among the first."""
-        self._note(Verdict.BAD, found.line, found.address, found.why, SHOWN_BAD)
+        """Count a row that can't be used, line by line, and keep it if it is among the first."""
+        if self.counts[Verdict.BAD] < SHOWN_BAD:
+            self._show(Verdict.BAD, found.line, found.address, found.why, found.last)
+        self.counts[Verdict.BAD] += found.last - found.line + 1
 
     def note_decisions(self, decisions: Sequence[Decision]) -> None:
         """The same for people, counted together because there are a million."""
         for verdict in DECIDED:
             some = [decision for decision in decisions if decision.verdict is verdict]
             shown = max(0, SHOWN - self.counts[verdict])
-            for entry, _, _, why in some[:shown]:
-                self._note(verdict, entry.line, entry.address, why, SHOWN)
-            self.counts[verdict] += len(some[shown:])
+            if verdict is not Verdict.UNCHANGED:
+                for entry, _, _, why in some[:shown]:
+                    self._show(verdict, entry.line, entry.address, why, entry.line)
+            self.counts[verdict] += len(some)
             if verdict is Verdict.REFUSED:
                 self.refused.update(decision.why for decision in some)
 
-    def _note(self, verdict: Verdict, line: int, address: str, why: str, most: int) -> None:
-        self.counts[verdict] += 1
-        if verdict is not Verdict.UNCHANGED and self.counts[verdict] <= most:
-            self.lines.append(Line(line, verdict, addresses.mask(address), why))
+    def _show(self, verdict: Verdict, line: int, address: str, why: str, last: int) -> None:
+        self.lines.append(Line(line, verdict, addresses.mask(address), why, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ def import_people(
     ``told`` hears how many people are done and how many lines the file has. What was done when the process ends stays,
     and the same call does the rest.
 
-    Raises ``UsageError`` for a file that can't be read as a table; a row that can't be read is in the report.
+    Raises ``UsageError`` for a file that can't be read as a table, and, before anything is written, for one in which
+    a quotation mark swallows rows; ``Unfinished`` for one that changes. A row that can't be read is in the report.
     """
     _check_list_name(order.list)
     sheet = open_sheet(order.file)
@@ -133,7 +138,7 @@ def import_people(
     known = read(engine, store.list_names)
     report = Report(sheet.encoding, columns.ignored, new_list=order.list not in known)
     done, ended = 0, 0.0
-    with contextlib.closing(_chunks(sheet, columns, secret)) as chunks:
+    with contextlib.closing(_chunks(sheet, columns, secret, strict=apply)) as chunks:
         for chunk in chunks:
             # Else others who write would wait for the whole file. What takes time anyway is time for them.
             time.sleep(max(0.0, ended + BREATH_SECONDS - time.monotonic()) if apply else 0.0)
@@ -166,13 +171,13 @@ def _step(
     return write(engine, really) if apply else read(engine, preview)
 
 
-def _chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]:
+def _chunks(sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> Generator[Chunk]:
     """A large file is read and checked by another process, which is the half of the work that is not the database's."""
     if sheet.lines > people.WINDOW:
         # /dev/stdin would be another file over there.
         there = replace(sheet, path=sheet.path.resolve())
-        return beside(people.in_chunks, there, columns, secret)
-    return people.in_chunks(sheet, columns, secret)
+        return beside(partial(people.in_chunks, strict=strict), there, columns, secret)
+    return people.in_chunks(sheet, columns, secret, strict=strict)
 
 
 def _check_list_name(name: str) -> None:

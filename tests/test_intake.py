@@ -91,6 +91,9 @@ def test_a_preview_counts_what_applying_then_counts(engine: Engine, file: Path) 
         ("Subscribed", "active", ""),
         ("unsubscribed", "unsubscribed", "unsubscribed"),
         ("Opted-out", "unsubscribed", "unsubscribed"),
+        ("opt out", "unsubscribed", "unsubscribed"),
+        ("Hard bounce", "active", "bounced"),
+        ("abuse", "unsubscribed", "complained"),
         ("bounced", "active", "bounced"),
         ("cleaned", "active", "bounced"),
         ("complained", "unsubscribed", "complained"),
@@ -117,6 +120,77 @@ def test_no_wins_wherever_it_stands_in_the_file(engine: Engine, file: Path, orde
     report = bring(engine, file, f"{HEADER}a@example.org,,{order[0]}\n{between}A@EXAMPLE.org,,{order[1]}\n")
     assert "a@example.org" not in mailable(engine)
     assert report.counts[Verdict.REPEATED] == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["w@example.org,,opt out by phone", "W@example.org,,", "w@example.org,,unsubscribed,x", "w@example.org,",
+     '"w"@example.org,,unsubscribed', 'w@example.org,"A" B,unsubscribed', "W <w@example.org>,,unsubscribed"],
+    ids=range(7),
+)  # fmt: skip
+def test_a_row_that_may_be_a_no_keeps_a_person_out(engine: Engine, file: Path, said: str) -> None:
+    report = bring(engine, file, f"{HEADER}w@example.org,,active\na@example.org,,active\n{said}\n")
+    assert mailable(engine) == {"a@example.org"}
+    line = next(line for line in report.lines if line.number == 2)
+    assert line.verdict is Verdict.BAD
+    assert line.why == "line 4 says something about this address that could not be understood"
+
+
+def test_a_clear_no_beside_an_unclear_one_is_a_no(engine: Engine, file: Path) -> None:
+    bring(engine, file, HEADER + "a@example.org,,active\na@example.org,,huh\na@example.org,,bounced\n")
+    assert readers(engine)["a@example.org"].suppressed == "bounced"
+
+
+def test_a_shifted_address_is_not_printed(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, HEADER + "x,Ann,anna.secret@example.org\na@secret’dom.org,,active\n")
+    assert "secret" not in str(report.lines)
+    assert [line.why for line in report.lines] == [
+        "the status 'a…@e…org' is none of active, unsubscribed, bounced and complained",
+        "The part after the @-sign is invalid (Codepoint U+2019 is not allowed)",
+    ]
+
+
+def swallowing(between: int) -> str:
+    inner = "".join(f"r{number}@example.org,,active\n" for number in range(between))
+    return f'{HEADER}"a@example.org,Anna,active\n{inner}b@example.org,"Berta",active\nc@example.org,,active\n'
+
+
+def test_rows_that_a_quotation_mark_swallows_are_counted_and_named(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, swallowing(200), apply=False)
+    [line] = [line for line in report.lines if line.verdict is Verdict.BAD]
+    assert (line.number, line.last) == (2, 203)
+    assert line.why.endswith("so nobody in them was read")
+    assert (report.counts[Verdict.BAD], report.counts[Verdict.NEW], report.hidden) == (202, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        swallowing(1),
+        HEADER + 'c@example.org,,active\n"a@example.org,Anna,active\nb@example.org,,active\n',
+        'email,name\nc@example.org,C\na@example.org,"Anna\nb@example.org,Berta\n',
+        'email,name\n"a@example.org,Anna\nb@example.org,Berta\nd@example.org,Bar 5",D\nc@example.org,C\n',
+        HEADER + 'c@example.org,,active\n"a@example.org,Anna\nb",active\n',
+    ],
+    ids=["closed in a cell", "never closed", "without a status", "closed where a cell ends", "too few cells"],
+)
+def test_an_import_that_would_lose_rows_to_a_quotation_mark_changes_nothing(
+    engine: Engine, file: Path, text: str
+) -> None:
+    before = dump(engine)
+    with pytest.raises(
+        UsageError, match=r"people\.csv, lines \d to \d: .* nobody in them can be read"
+    ) as error:
+        bring(engine, file, text)
+    assert "Mend the quotation marks in line" in error.value.hint
+    assert dump(engine) == before
+
+
+def test_a_cell_of_several_lines_is_no_fault(engine: Engine, file: Path) -> None:
+    text = 'email,name,note\na@example.org,Ann,"one\ntwo\n\nthree"\nnobody,,"one\ntwo"\n'
+    report = bring(engine, file, text)
+    assert mailable(engine) == {"a@example.org"}
+    assert [(line.number, line.last) for line in report.lines if line.verdict is Verdict.BAD] == [(6, 6)]
 
 
 def test_the_worst_of_several_rows_gives_the_reason(engine: Engine, file: Path) -> None:
@@ -262,6 +336,7 @@ def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
     gone = {a for a, past in zip(POOL, pasts, strict=True) if past not in {"nothing", "active"}}
     stopped = {a for a, _, status, _ in rows if status in {"unsubscribed", "bounced", "complained"}}
     asked = {a for a, _, status, _ in rows if status == "active"}
+    asked -= {a for a, _, status, _ in rows if status == "what?"}
     were = mailable(engine)
     file = empty_file.with_name("rows.csv")
     bring(engine, file, as_csv(rows))

@@ -103,8 +103,8 @@ def test_a_huge_cell_spoils_one_row(file: Path) -> None:
 def test_a_quotation_mark_that_never_closes_names_the_lines_it_swallowed(file: Path) -> None:
     file.write_text(HEADER + 'a@example.org,"A\nb@example.org,B\nc@example.org,C\n', encoding="utf-8")
     [row] = open_sheet(file).rows()
-    assert row.line == 2
-    assert "not closed before line 4" in row.problem
+    assert (row.line, row.last) == (2, 4)
+    assert "opened and not closed" in row.problem
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_file_that_was_written_anew_is_noticed_before_a_row_of_it_is_read(file
     changed(file, HEADER + "a@example.org,A\n")
     sheet = open_sheet(file)
     changed(file, "name,email\nA,a@example.org\n")
-    for reading in (sheet.rows(), sheet.pairs(0, 1)):
+    for reading in (sheet.rows(), sheet.glance()):
         with pytest.raises(Unfinished, match="was changed"):
             next(reading)  # type: ignore[call-overload]
 

@@ -153,7 +153,8 @@ def _after_import(project: Project, order: Import, report: Report, *, apply: boo
 def _print_report(report: Report) -> None:
     for line in report.lines:
         shown = "  ".join(part for part in (line.address, line.why) if part)
-        output.say(f"{SIGNS[line.verdict]} line {line.number}: {shown}")
+        where = f"line {line.number}" if line.last == line.number else f"lines {line.number} to {line.last}"
+        output.say(f"{SIGNS[line.verdict]} {where}: {shown}")
     if hidden := report.hidden:
         output.say(f"  … and {hidden} more")
     if report.lines:
