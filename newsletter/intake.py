@@ -60,6 +60,7 @@ class Report:
     new_list: bool = False  # there was no such list before
     counts: Counter[Verdict] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)  # by reason
+    others: Counter[str] = field(default_factory=Counter)  # rows of other lists, by their names
     lines: list[Line] = field(default_factory=list)  # the first few of each verdict
 
     @property
@@ -80,6 +81,12 @@ class Report:
         if self.counts[Verdict.BAD] < SHOWN_BAD:
             self._show(Verdict.BAD, found.line, found.address, found.why, found.last)
         self.counts[Verdict.BAD] += found.last - found.line + 1
+
+    def note_others(self, rows: Mapping[str, int]) -> None:
+        """Count rows of other lists; if it seems that the column names no lists, only the first few names are kept."""
+        for name, count in rows.items():
+            shown = people.harmless(name) or "(none)"
+            self.others[shown if shown in self.others or len(self.others) < SHOWN else "(more)"] += count
 
     def note_decisions(self, decisions: Sequence[Decision]) -> None:
         """The same for people, counted together because there are a million."""
@@ -134,7 +141,7 @@ def import_people(
     """
     _check_list_name(order.list)
     sheet = open_sheet(order.file)
-    columns = choose_columns(sheet, order.mapping, order.fields)
+    columns = replace(choose_columns(sheet, order.mapping, order.fields), wanted=order.list)
     known = read(engine, store.list_names)
     report = Report(sheet.encoding, columns.ignored, new_list=order.list not in known)
     done, ended = 0, 0.0
@@ -147,10 +154,21 @@ def import_people(
             for found in chunk.unread:
                 report.note_unread(found)
             report.counts[Verdict.REPEATED] += chunk.repeated
+            report.note_others(chunk.others)
             done += len(chunk.entries)
             told(done, sheet.lines)
     report.lines.sort(key=lambda line: line.number)
+    if report.others and not any(report.counts.values()):
+        _refuse_other_lists(order, sheet.header[columns.places["list"]], report.others)
     return report
+
+
+def _refuse_other_lists(order: Import, column: str, others: Mapping[str, int]) -> None:
+    names = ", ".join(others)
+    raise UsageError(
+        f"{order.file} has nobody for the list {order.list}: its column {column} names {names}.",
+        hint=f'Choose one of these with --list, or take the column for nothing: --map "{column}=ignore"',
+    )
 
 
 def _step(

@@ -6,7 +6,7 @@ The first row of a person gives the name, the worst row the status, however far 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from enum import IntEnum
 from functools import lru_cache
@@ -103,6 +103,7 @@ class Chunk(NamedTuple):
     entries: list[Entry]
     unread: list[Unread]
     repeated: int  # rows of people who were read before
+    others: Mapping[str, int]  # rows of other lists, by their names as they stand there
 
 
 def in_chunks(sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool = False) -> Generator[Chunk]:
@@ -133,6 +134,7 @@ class _Reading:
     def __init__(self, sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> None:
         self._unread: list[Unread] = []
         self._repeated = 0
+        self._others: Counter[str] = Counter()
         self._entries = self._read(sheet, columns, secret, strict=strict)
 
     def some(self, count: int) -> list[Entry]:
@@ -141,14 +143,14 @@ class _Reading:
 
     def chunk(self, entries: list[Entry]) -> Chunk:
         """These, with what was found since the last chunk."""
-        found = Chunk(entries, self._unread, self._repeated)
-        self._unread, self._repeated = [], 0
+        found = Chunk(entries, self._unread, self._repeated, self._others)
+        self._unread, self._repeated, self._others = [], 0, Counter()
         return found
 
     def _read(self, sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> Iterator[Entry]:
         said, seen = _Said(sheet, columns, secret), _Seen()
         said.find(strict=strict)
-        for row in sheet.rows():
+        for row in self._wanted(sheet.rows(), columns) if "list" in columns.places else sheet.rows():
             try:
                 entry = _entry(row, columns, secret, said)
             except ValueError as error:
@@ -158,6 +160,14 @@ class _Reading:
                 yield entry
             else:
                 self._repeated += 1
+
+    def _wanted(self, rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
+        for row in rows:
+            other = columns.other_list(row)
+            if other is None:
+                yield row
+            else:
+                self._others[other] += 1
 
 
 class _Seen:
@@ -232,6 +242,8 @@ class _Said:
         if row.problem:
             self._note_unclear(row.line, " ".join(cells))
             self._broken.update(() if cells else (row.line,))
+            return
+        if self._columns.other_list(row) is not None:
             return
         status, email = status_of(self._columns.cell(row, "status")), self._columns.cell(row, "email")
         if status is Status.ACTIVE:

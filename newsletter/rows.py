@@ -288,6 +288,13 @@ class Columns:
         place = self.places.get(meaning)
         return "" if place is None else row.cells[place]
 
+    def other_list(self, row: Row) -> str | None:
+        """What the row calls its list, if it is not the one that is wanted."""
+        place = self.places.get("list")
+        if place is None or row.problem or row.cells[place].casefold() == self.wanted:
+            return None
+        return row.cells[place]
+
     def torn(self, row: Row) -> bool:
         """Whether a quotation mark has made one row of several, instead of one cell of several lines."""
         if row.last == row.line or row.problem:

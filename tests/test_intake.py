@@ -193,6 +193,41 @@ def test_a_cell_of_several_lines_is_no_fault(engine: Engine, file: Path) -> None
     assert [(line.number, line.last) for line in report.lines if line.verdict is Verdict.BAD] == [(6, 6)]
 
 
+LISTS = (
+    '"email","name","list","status"\n"a@example.org","Ann","Readers","active"\n"a@example.org","Ann","events","active"\n'
+    '"b@example.org","Bob","events","active"\n"b@example.org","Bob","readers","bounced"\n'
+    '"c@example.org","Cem","events","unsubscribed"\n"c@example.org","Cem","readers","active"\n'
+    '"d@example.org","Dee","","active"\n'
+)
+
+
+def test_of_a_file_with_several_lists_only_the_wanted_one_counts(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, LISTS)
+    assert mailable(engine) == {"a@example.org", "c@example.org"}
+    assert report.others == {"events": 3, "(none)": 1}
+    assert report.counts[Verdict.REPEATED] == 0
+
+
+def test_a_column_that_names_only_other_lists_is_said_and_can_be_ignored(engine: Engine, file: Path) -> None:
+    before, text = dump(engine), "email,List\na@example.org,events\nb@example.org,x@example.org\n"
+    with pytest.raises(
+        UsageError, match=r"nobody for the list readers: its column List names events, x…@e…org\."
+    ) as e:
+        bring(engine, file, text)
+    assert '--map "List=ignore"' in e.value.hint
+    assert dump(engine) == before
+    order = Import(file=file, list="readers", source="a test", mapping={"List": "ignore"})
+    assert import_people(engine, order, SECRET, now=NOW, apply=True).counts[Verdict.NEW] == 2
+
+
+def test_a_column_of_anything_else_fills_no_memory(engine: Engine, file: Path) -> None:
+    text = "email,list\na@example.org,readers\n" + "".join(
+        f"b@example.org,{number}\n" for number in range(99)
+    )
+    report = bring(engine, file, text)
+    assert (len(report.others), report.others.total()) == (intake.SHOWN + 1, 99)
+
+
 def test_the_worst_of_several_rows_gives_the_reason(engine: Engine, file: Path) -> None:
     rows = "".join(f"a@example.org,,{status}\n" for status in ("bounced", "complained", "unsubscribed"))
     bring(engine, file, HEADER + rows)

@@ -7,6 +7,7 @@ report of an import is mailed around, and an error ends in a log.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from newsletter.errors import UsageError
 from newsletter.model import SubscriptionState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import IO
 
     from newsletter.cli.main import Project
@@ -88,7 +89,8 @@ def import_(
     """Bring the people of a CSV file onto a list.
 
     The first line names the columns: `email`, and maybe `name` (or first and last name) and `status` (active,
-    unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back.
+    unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back. Of a
+    file with a column `list`, only the rows of the list asked for are taken.
     """
     from newsletter.intake import Import, import_people
 
@@ -96,7 +98,7 @@ def import_(
     order = Import(
         file=file,
         list=chosen,
-        source=source or f"import of {file.name}",
+        source=_source(source, file),
         mapping=_mapping(mapping),
         fields=fields,
     )
@@ -112,6 +114,11 @@ def import_(
         raise KeyboardInterrupt("The same command does what is left." if apply else "") from None
     _print_report(report)
     _after_import(project, order, report, apply=apply)
+
+
+def _source(said: str, file: Path) -> str:
+    """Where people of a file come from, as text that a database takes: names of files are bytes."""
+    return os.fsencode(said or f"import of {file.name}").decode("utf-8", errors="replace")
 
 
 def _mapping(texts: Sequence[str]) -> dict[str, str]:
@@ -136,7 +143,7 @@ def _after_import(project: Project, order: Import, report: Report, *, apply: boo
     if unknown:
         names = ", ".join(f'"{name}"' for name in (*known, *unknown))
         output.warn(f"issues can't use {', '.join(unknown)} before newsletter.toml says: fields = [{names}]")
-    if report.new_list and not apply:
+    if report.new_list and report.changes and not apply:
         output.say(f"There is no list {order.list} yet: it will be made.")
     if not report.changes:
         output.say(
@@ -159,9 +166,14 @@ def _print_report(report: Report) -> None:
         output.say(f"  … and {hidden} more")
     if report.lines:
         output.say()
+    reasons = f": {_counted(report.refused)}"
     for verdict, number in sorted(report.counts.items(), key=lambda item: list(MEANS).index(item[0])):
         if number:
-            output.say(f"{number:>8}  {MEANS[verdict]}{_reasons(report) if verdict == 'refused' else ''}")
+            output.say(f"{number:>8}  {MEANS[verdict]}{reasons if verdict == 'refused' else ''}")
+    if report.others:
+        output.say(
+            f"{report.others.total():>8}  of other lists: {_counted(report.others)}; --list brings one of them"
+        )
     if report.ignored:
         more = len(report.ignored) - SHOWN_COLUMNS
         shown = ", ".join(report.ignored[:SHOWN_COLUMNS])
@@ -170,8 +182,8 @@ def _print_report(report: Report) -> None:
         output.warn("the file is not UTF-8 and was read as Windows-1252: check that names look right")
 
 
-def _reasons(report: Report) -> str:
-    return ": " + ", ".join(f"{number} {why}" for why, number in sorted(report.refused.items()))
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
 
 
 @subscribers.command("list", epilog="Example: newsletter subscribers list --list readers --state active")
@@ -480,7 +492,7 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
 
     secret = project.settings.address_key
     engine = project.store
-    report = suppress_file(engine, file, secret, source=source or f"import of {file.name}", now=_now())
+    report = suppress_file(engine, file, secret, source=_source(source, file), now=_now())
     _print_report(report)
     if not report.changes:
         output.say("Nothing was changed: they were suppressed before.")
