@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING
 import click
 
 from newsletter.cli import output, reading
-from newsletter.errors import UsageError
+from newsletter.errors import NewsletterError, UsageError
 from newsletter.model import SubscriptionState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import IO
 
     from newsletter.cli.main import Project
@@ -105,15 +106,34 @@ def import_(
     engine = project.store
     gc.freeze()  # what was imported stays, and need not be looked through again and again
     gc.set_threshold(20_000)  # `main` lets more gather; a million rows would leave 60 MB of it
-    try:
-        with reading.Shown() as shown:
-            report = import_people(
-                engine, order, project.settings.address_key, now=_now(), apply=apply, told=shown.told
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command does what is left." if apply else "") from None
+    with _saying_what_is_done(apply=apply) as told:
+        report = import_people(
+            engine, order, project.settings.address_key, now=_now(), apply=apply, told=told
+        )
     _print_report(report)
     _after_import(project, order, report, apply=apply)
+
+
+@contextmanager
+def _saying_what_is_done(*, apply: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far an import is, also when it stops before its end."""
+    done = 0
+
+    def told(people: int, lines: int) -> None:
+        nonlocal done
+        done = people
+        shown.told(people, lines)
+
+    try:
+        with reading.Shown() as shown:
+            yield told
+    except KeyboardInterrupt:
+        words = f"{done:,} people are done. The same command does what is left." if apply else ""
+        raise KeyboardInterrupt(words) from None
+    except NewsletterError as error:
+        if apply and done:
+            error.hint = f"{done:,} people are done. {error.hint}".rstrip()
+        raise
 
 
 def _source(said: str, file: Path) -> str:
