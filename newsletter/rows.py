@@ -33,6 +33,7 @@ LONGEST_CELL = 131_072  # characters: the csv module's own limit, which we never
 BLOCK = 1 << 16
 SAVE_AS = "Save it as `CSV UTF-8` and try again."
 AGAIN = "Run the same command again when the file is complete; what is done already stays."
+ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")  # what looks like one
 _ZIP = b"PK\x03\x04"  # what .xlsx and .ods files are
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -116,7 +117,7 @@ class Sheet:
                 break
         width = len(self.header)
         for row in found:
-            yield row if len(row.cells) == width else self._checked(row)
+            yield row if len(row.cells) == width and row.last == row.line else self._checked(row)
 
     def text(self) -> TextIO:
         """The file from its beginning. Reading it raises ``Unfinished`` once it is not what it was."""
@@ -141,10 +142,21 @@ class Sheet:
     def _checked(self, row: Row) -> Row:
         width = len(self.header)
         cells, rest = row.cells[:width], row.cells[width:]
-        if row.problem or (len(cells) == width and not any(rest)):
-            return Row(row.line, cells, row.problem, row.last)
-        # Shifted cells would give a person somebody else's status: better no row than a guess.
-        return Row(row.line, (), f"has {len(row.cells)} cells where the first line has {width}", row.last)
+        problem = row.problem
+        if not problem and (len(cells) < width or any(rest)):
+            # Shifted cells would give a person somebody else's status: better no row than a guess.
+            problem = f"has {len(row.cells)} cells where the first line has {width}"
+        elif not problem and row.last > row.line and any(map(self._holds_row, cells)):
+            problem = "a quotation mark makes one cell of these rows"
+        return Row(row.line, () if problem else cells, problem, row.last)
+
+    def _holds_row(self, cell: str) -> bool:
+        """Whether a line within a cell is a row by itself: as many cells, and one of them an address."""
+        for line in cell.splitlines()[1:]:
+            cells = line.split(self.separator)
+            if len(cells) == len(self.header) and any(ADDRESS.fullmatch(one.strip(' "')) for one in cells):
+                return True
+        return False
 
 
 def open_sheet(path: Path) -> Sheet:

@@ -171,8 +171,9 @@ def test_rows_that_a_quotation_mark_swallows_are_counted_and_named(engine: Engin
         'email,name\nc@example.org,C\na@example.org,"Anna\nb@example.org,Berta\n',
         'email,name\n"a@example.org,Anna\nb@example.org,Berta\nd@example.org,Bar 5",D\nc@example.org,C\n',
         HEADER + 'c@example.org,,active\n"a@example.org,Anna\nb",active\n',
+        'email,name,note\na@example.org,Anna,"oh\nb@example.org,Berta,\nd@example.org,Dora,fine"\n',
     ],
-    ids=["closed in a cell", "never closed", "without a status", "closed where a cell ends", "too few cells"],
+    ids=range(6),
 )
 def test_an_import_that_would_lose_rows_to_a_quotation_mark_changes_nothing(
     engine: Engine, file: Path, text: str
@@ -187,7 +188,8 @@ def test_an_import_that_would_lose_rows_to_a_quotation_mark_changes_nothing(
 
 
 def test_a_cell_of_several_lines_is_no_fault(engine: Engine, file: Path) -> None:
-    text = 'email,name,note\na@example.org,Ann,"one\ntwo\n\nthree"\nnobody,,"one\ntwo"\n'
+    note = '"one, at b@example.org, two,\nwrite to c@example.org, please, again\n\nthree"'
+    text = f'email,name,note\na@example.org,Ann,{note}\nnobody,,"one\ntwo"\n'
     report = bring(engine, file, text)
     assert mailable(engine) == {"a@example.org"}
     assert [(line.number, line.last) for line in report.lines if line.verdict is Verdict.BAD] == [(6, 6)]
