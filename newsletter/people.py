@@ -217,17 +217,20 @@ class _Said:
 
     def _remarkable(self, status: int | None) -> Iterator[tuple[Row, Sequence[str]]]:
         """All rows but those of one line that say yes: a million of these must cost next to nothing."""
-        width, last = len(self._sheet.header), 0
+        width, active, last = len(self._sheet.header), Status.ACTIVE, 0
         for end, cells in self._sheet.glance():
             line, last = last + 1, end
             if cells is None:
-                yield Row(line, (), "a quotation mark is not closed where a cell ends", last), ()
+                yield Row(line, (), "a quotation mark is not closed where a cell ends", end), ()
                 continue
             if len(cells) > width and not any(map(str.strip, cells[width:])):
                 del cells[width:]
-            plain = len(cells) == width and line == last
-            if not plain or (status is not None and status_of(cells[status]) is not Status.ACTIVE):
-                yield self._sheet.row(line, cells, last), cells
+            if (
+                line != end
+                or len(cells) != width
+                or (status is not None and status_of(cells[status]) is not active)
+            ):
+                yield self._sheet.row(line, cells, end), cells
 
     def _refuse_torn(self, row: Row) -> None:
         lost = row.last - row.line
