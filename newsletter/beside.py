@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import signal
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from newsletter.errors import NewsletterError, Unfinished, where
@@ -16,6 +17,7 @@ from newsletter.errors import NewsletterError, Unfinished, where
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
 
 T = TypeVar("T")
 
@@ -29,15 +31,29 @@ def beside(make: Callable[..., Iterable[T]], *args: object) -> Generator[T]:
     context = multiprocessing.get_context("spawn")  # a forked one would share our locks and files
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(theirs, make, args), daemon=True)
-    process.start()
-    theirs.close()  # else its end would stay open when the process is gone
     try:
+        _start(process)
+        theirs.close()  # else its end would stay open when the process is gone
         while (found := _receive(ours)) is not None:
             yield found[0]
     finally:
         ours.close()
-        process.terminate()
-        process.join()
+        if process.pid is not None:
+            process.terminate()
+            process.join()
+
+
+def _start(process: SpawnProcess) -> None:
+    """Ctrl-C reaches both and is for the first to answer: the other one inherits that it is held back.
+
+    To ignore it is the other one's first act, but until then it would end with a traceback.
+    """
+    resource_tracker.ensure_running()  # it would be started on the way, and let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is answered now
 
 
 def _receive(pipe: Connection) -> tuple[Any] | None:
@@ -55,7 +71,7 @@ def _receive(pipe: Connection) -> tuple[Any] | None:
 
 
 def _run(pipe: Connection, make: Callable[..., Iterable[T]], args: tuple[object, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both, and is for the first to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # however it was started
     gc.freeze()  # what was imported stays
     with suppress(BrokenPipeError):  # the other process is gone
         for found in _guarded(make(*args)):

@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ class Line:
     verdict: Verdict
     address: str
     why: str
+    last: int  # where a row ends that a quotation mark has made of several
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Report:
     new_list: bool = False  # there was no such list before
     counts: Counter[Verdict] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)  # by reason
+    others: Counter[str] = field(default_factory=Counter)  # rows of other lists, by their names
     lines: list[Line] = field(default_factory=list)  # the first few of each verdict
 
     @property
@@ -69,28 +71,38 @@ class Report:
     @property
     def hidden(self) -> int:
         """How many rows got no line, of the verdicts that have some."""
-        shown = Counter(line.verdict for line in self.lines)
+        shown: Counter[Verdict] = Counter()
+        for line in self.lines:
+            shown[line.verdict] += line.last - line.number + 1
         return sum(self.counts[verdict] - number for verdict, number in shown.items())
 
     def note_unread(self, found: Unread) -> None:
-        """Count a row that can't be used, and keep it if it is among the first."""
-        self._note(Verdict.BAD, found.line, found.address, found.why, SHOWN_BAD)
+        """Count a row that can't be used, line by line, and keep it if it is among the first."""
+        if self.counts[Verdict.BAD] < SHOWN_BAD:
+            self._show(Verdict.BAD, found.line, found.address, found.why, found.last)
+        self.counts[Verdict.BAD] += found.last - found.line + 1
+
+    def note_others(self, rows: Mapping[str, int]) -> None:
+        """Count rows of other lists; if it seems that the column names no lists, only the first few names are kept."""
+        for name, count in rows.items():
+            shown = people.harmless(name) or "(none)"
+            self.others[shown if shown in self.others or len(self.others) < SHOWN else "(more)"] += count
 
     def note_decisions(self, decisions: Sequence[Decision]) -> None:
         """The same for people, counted together because there are a million."""
         for verdict in DECIDED:
             some = [decision for decision in decisions if decision.verdict is verdict]
             shown = max(0, SHOWN - self.counts[verdict])
-            for decision in some[:shown]:
-                self._note(verdict, decision.entry.line, decision.entry.address, decision.why, SHOWN)
-            self.counts[verdict] += len(some[shown:])
+            if verdict is not Verdict.UNCHANGED:
+                for decision in some[:shown]:
+                    line = decision.entry.line
+                    self._show(verdict, line, decision.entry.address, decision.why, line)
+            self.counts[verdict] += len(some)
             if verdict is Verdict.REFUSED:
                 self.refused.update(decision.why for decision in some)
 
-    def _note(self, verdict: Verdict, line: int, address: str, why: str, most: int) -> None:
-        self.counts[verdict] += 1
-        if verdict is not Verdict.UNCHANGED and self.counts[verdict] <= most:
-            self.lines.append(Line(line, verdict, addresses.mask(address), why))
+    def _show(self, verdict: Verdict, line: int, address: str, why: str, last: int) -> None:
+        self.lines.append(Line(line, verdict, addresses.mask(address), why, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,7 @@ class Import:
     file: Path
     list: str
     source: str  # where these people agreed: stands on every consent
-    mapping: Mapping[str, str] = field(default_factory=dict)  # column → email, name, first, last or status
+    mapping: Mapping[str, str] = field(default_factory=dict)  # column → a key of rows.MEANINGS, or ignore
     fields: Sequence[str] = ()  # columns to keep as custom fields
 
 
@@ -125,15 +137,16 @@ def import_people(
     ``told`` hears how many people are done and how many lines the file has. What was done when the process ends stays,
     and the same call does the rest.
 
-    Raises ``UsageError`` for a file that can't be read as a table; a row that can't be read is in the report.
+    Raises ``UsageError`` for a file that can't be read as a table, and, before anything is written, for one in which
+    a quotation mark swallows rows; ``Unfinished`` for one that changes. A row that can't be read is in the report.
     """
     _check_list_name(order.list)
     sheet = open_sheet(order.file)
-    columns = choose_columns(sheet, order.mapping, order.fields)
+    columns = replace(choose_columns(sheet, order.mapping, order.fields), wanted=order.list)
     known = read(engine, store.list_names)
     report = Report(sheet.encoding, columns.ignored, new_list=order.list not in known)
     done, ended = 0, 0.0
-    with contextlib.closing(_chunks(sheet, columns, secret)) as chunks:
+    with contextlib.closing(_chunks(sheet, columns, secret, strict=apply)) as chunks:
         for chunk in chunks:
             # Else others who write would wait for the whole file. What takes time anyway is time for them.
             time.sleep(max(0.0, ended + BREATH_SECONDS - time.monotonic()) if apply else 0.0)
@@ -142,10 +155,21 @@ def import_people(
             for found in chunk.unread:
                 report.note_unread(found)
             report.counts[Verdict.REPEATED] += chunk.repeated
+            report.note_others(chunk.others)
             done += len(chunk.entries)
             told(done, sheet.lines)
     report.lines.sort(key=lambda line: line.number)
+    if report.others and not any(report.counts.values()):
+        _refuse_other_lists(order, sheet.header[columns.places["list"]], report.others)
     return report
+
+
+def _refuse_other_lists(order: Import, column: str, others: Mapping[str, int]) -> None:
+    names = ", ".join(others)
+    raise UsageError(
+        f"{order.file} has nobody for the list {order.list}: its column {column} names {names}.",
+        hint=f'Choose one of these with --list, or take the column for nothing: --map "{column}=ignore"',
+    )
 
 
 def _step(
@@ -166,11 +190,13 @@ def _step(
     return write(engine, really) if apply else read(engine, preview)
 
 
-def _chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]:
+def _chunks(sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> Generator[Chunk]:
     """A large file is read and checked by another process, which is the half of the work that is not the database's."""
     if sheet.lines > people.WINDOW:
-        return beside(people.in_chunks, sheet, columns, secret)
-    return people.in_chunks(sheet, columns, secret)
+        # /dev/stdin would be another file over there.
+        there = replace(sheet, path=sheet.path.resolve())
+        return beside(partial(people.in_chunks, strict=strict), there, columns, secret)
+    return people.in_chunks(sheet, columns, secret, strict=strict)
 
 
 def _check_list_name(name: str) -> None:

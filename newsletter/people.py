@@ -6,7 +6,8 @@ The first row of a person gives the name, the worst row the status, however far 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from contextlib import suppress
 from enum import IntEnum
 from functools import lru_cache
 from itertools import islice
@@ -14,14 +15,16 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from newsletter import addresses
+from newsletter.errors import UsageError
 from newsletter.formulas import unshield
 from newsletter.headers import clean
 from newsletter.model import SubscriptionState
+from newsletter.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from newsletter.rows import Columns, Row, Sheet
+    from newsletter.rows import Columns, Sheet
 
 CHUNK = 500  # people of one transaction: about 10 ms, so that an unsubscribing reader hardly waits
 WINDOW = 40_000
@@ -58,14 +61,19 @@ STATUS_WORDS = {
     "subscribed": Status.ACTIVE,
     "confirmed": Status.ACTIVE,
     "unsubscribed": Status.UNSUBSCRIBED,
+    "optout": Status.UNSUBSCRIBED,
     "optedout": Status.UNSUBSCRIBED,
     "bounced": Status.BOUNCED,
+    "hardbounce": Status.BOUNCED,
+    "hardbounced": Status.BOUNCED,
     "cleaned": Status.BOUNCED,
     "complained": Status.COMPLAINED,
     "complaint": Status.COMPLAINED,
     "spam": Status.COMPLAINED,
+    "abuse": Status.COMPLAINED,
 }
 
+BETWEEN = re.compile(r"[\s,;:<>()]+")  # what stands around an address in a row that is no row
 NO_FIELDS: Mapping[str, str] = {}
 
 
@@ -86,6 +94,7 @@ class Unread(NamedTuple):
     line: int
     address: str  # as it stands there
     why: str
+    last: int  # where it ends
 
 
 class Chunk(NamedTuple):
@@ -94,16 +103,19 @@ class Chunk(NamedTuple):
     entries: list[Entry]
     unread: list[Unread]
     repeated: int  # rows of people who were read before
+    others: Mapping[str, int]  # rows of other lists, by their names as they stand there
 
 
-def in_chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]:
+def in_chunks(sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool = False) -> Generator[Chunk]:
     """Everybody, as many at a time as one transaction takes; the last chunk may have nobody.
 
     Those of a large file are in the order of their keys, window after window. The next window is read little by little,
     between the chunks of this one.
+
+    Raises ``UsageError`` if ``strict`` and a quotation mark swallows rows, before anybody is yielded.
     """
     large = sheet.lines > WINDOW
-    reading = _Reading(sheet, columns, secret)
+    reading = _Reading(sheet, columns, secret, strict=strict)
     ready = reading.some(WINDOW if large else CHUNK)
     while ready:
         if large:
@@ -119,10 +131,11 @@ def in_chunks(sheet: Sheet, columns: Columns, secret: bytes) -> Generator[Chunk]
 class _Reading:
     """One way through the file."""
 
-    def __init__(self, sheet: Sheet, columns: Columns, secret: bytes) -> None:
+    def __init__(self, sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> None:
         self._unread: list[Unread] = []
         self._repeated = 0
-        self._entries = self._read(sheet, columns, secret)
+        self._others: Counter[str] = Counter()
+        self._entries = self._read(sheet, columns, secret, strict=strict)
 
     def some(self, count: int) -> list[Entry]:
         """The next people, each of the file once."""
@@ -130,15 +143,16 @@ class _Reading:
 
     def chunk(self, entries: list[Entry]) -> Chunk:
         """These, with what was found since the last chunk."""
-        found = Chunk(entries, self._unread, self._repeated)
-        self._unread, self._repeated = [], 0
+        found = Chunk(entries, self._unread, self._repeated, self._others)
+        self._unread, self._repeated, self._others = [], 0, Counter()
         return found
 
-    def _read(self, sheet: Sheet, columns: Columns, secret: bytes) -> Iterator[Entry]:
-        stopped, seen = _stopped(sheet, columns, secret), _Seen()
-        for row in sheet.rows():
+    def _read(self, sheet: Sheet, columns: Columns, secret: bytes, *, strict: bool) -> Iterator[Entry]:
+        said, seen = _Said(sheet, columns, secret), _Seen()
+        said.find(strict=strict)
+        for row in self._wanted(sheet.rows(), columns) if "list" in columns.places else sheet.rows():
             try:
-                entry = _entry(row, columns, secret, stopped)
+                entry = _entry(row, columns, secret, said)
             except ValueError as error:
                 self._unread.append(unread(row, columns, error))
                 continue
@@ -146,6 +160,14 @@ class _Reading:
                 yield entry
             else:
                 self._repeated += 1
+
+    def _wanted(self, rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
+        for row in rows:
+            other = columns.other_list(row)
+            if other is None:
+                yield row
+            else:
+                self._others[other] += 1
 
 
 class _Seen:
@@ -171,31 +193,101 @@ class _Seen:
         return True
 
 
-def _stopped(sheet: Sheet, columns: Columns, secret: bytes) -> dict[bytes, Status]:
-    """Who must not be mailed according to any row of the file, however far down it stands."""
-    found: dict[bytes, Status] = {}
-    if "status" not in columns.places:
-        return found
-    for said, email in sheet.pairs(columns.places["status"], columns.places["email"]):
-        status = status_of(said)
-        if status is Status.ACTIVE or status is None:
-            continue
+class _Said:
+    """What any row of a file says against people, however far down it stands."""
+
+    def __init__(self, sheet: Sheet, columns: Columns, secret: bytes) -> None:
+        self.stopped: dict[bytes, Status] = {}
+        self.unclear: dict[bytes, int] = {}  # → the line of a row that can't be read: it may be a no
+        self._broken: set[int] = set()  # lines whose cells are not even known
+        self._sheet, self._columns, self._secret = sheet, columns, secret
+
+    def find(self, *, strict: bool) -> None:
+        """Look the file through. Raises ``UsageError`` if ``strict`` and a quotation mark swallows rows."""
+        status = self._columns.places.get("status")
+        if status is None and not self._sheet.quoted:
+            return
+        for row, cells in self._remarkable(status):
+            if strict:
+                self._refuse_torn(row)
+            if status is not None:
+                self._note(row, cells)
+        if self._broken:
+            self._note_broken()
+
+    def _remarkable(self, status: int | None) -> Iterator[tuple[Row, Sequence[str]]]:
+        """All rows but those of one line that say yes: a million of these must cost next to nothing."""
+        width, active, last = len(self._sheet.header), Status.ACTIVE, 0
+        for end, cells in self._sheet.glance():
+            line, last = last + 1, end
+            if cells is None:
+                yield Row(line, (), "a quotation mark is not closed where a cell ends", end), ()
+                continue
+            if len(cells) > width and not any(map(str.strip, cells[width:])):
+                del cells[width:]
+            if (
+                line != end
+                or len(cells) != width
+                or (status is not None and status_of(cells[status]) is not active)
+            ):
+                yield self._sheet.row(line, cells, end), cells
+
+    def _refuse_torn(self, row: Row) -> None:
+        lost = row.last - row.line
+        if row.cells != self._sheet.header and self._columns.torn(row) and (row.problem or lost > 1):
+            problem = row.problem or "a quotation mark makes one row of them"
+            raise UsageError(
+                f"{self._sheet.path}, lines {row.line} to {row.last}: {problem}, so nobody in them can be read.",
+                hint=f"Mend the quotation marks in line {row.line}; without --apply you see all such places.",
+            )
+
+    def _note(self, row: Row, cells: Sequence[str]) -> None:
+        if row.problem:
+            self._note_unclear(row.line, " ".join(cells))
+            self._broken.update(() if cells else (row.line,))
+            return
+        if self._columns.other_list(row) is not None:
+            return
+        status, email = status_of(self._columns.cell(row, "status")), self._columns.cell(row, "email")
+        if status is Status.ACTIVE:
+            return
         try:
-            key = addresses.key(addresses.parse(unshield(email.strip())), secret)
+            key = addresses.key(addresses.parse(email), self._secret)
         except ValueError:
-            continue  # reported when the rows are read for good
-        found[key] = max(status, found.get(key, status))
-    return found
+            self._note_unclear(row.line, email)
+            return
+        if status is None:
+            self.unclear.setdefault(key, row.line)
+        else:
+            self.stopped[key] = max(status, self.stopped.get(key, status))
+
+    def _note_broken(self) -> None:
+        with self._sheet.text() as file:
+            for number, line in enumerate(file, start=1):
+                if number in self._broken:
+                    self._note_unclear(number, line)
+
+    def _note_unclear(self, line: int, text: str) -> None:
+        """Every address in a text of which no more is known."""
+        for word in BETWEEN.split(text.replace('"', "")):
+            if "@" in word:
+                with suppress(ValueError):
+                    key = addresses.key(addresses.parse(unshield(word)), self._secret)
+                    self.unclear.setdefault(key, line)
 
 
-def _entry(row: Row, columns: Columns, secret: bytes, stopped: Mapping[bytes, Status]) -> Entry:
+def _entry(row: Row, columns: Columns, secret: bytes, said: _Said) -> Entry:
     """Raises ``ValueError`` with what is wrong with the row."""
     if row.problem:
         raise ValueError(row.problem)
     status = _status(row, columns)
     address = addresses.parse(columns.cell(row, "email"))
     key = addresses.key(address, secret)
-    status = max(status, stopped[key]) if key in stopped else status
+    status = max(status, said.stopped[key]) if key in said.stopped else status
+    if status is Status.ACTIVE and key in said.unclear:
+        raise ValueError(
+            f"line {said.unclear[key]} says something about this address that could not be understood"
+        )
     try:
         name = usable("name", _name(row, columns))
         fields = {field: usable(field, row.cells[place]) for field, place in columns.fields.items()}
@@ -203,14 +295,20 @@ def _entry(row: Row, columns: Columns, secret: bytes, stopped: Mapping[bytes, St
         if status is Status.ACTIVE:
             raise
         name, fields = "", {}  # a name that can't be used must not keep a person from being left alone
-    said = {field: text for field, text in fields.items() if text} if fields else NO_FIELDS
-    return Entry(key, address, name, said, status, row.line)
+    filled = {field: text for field, text in fields.items() if text} if fields else NO_FIELDS
+    return Entry(key, address, name, filled, status, row.line)
+
+
+_CODEPOINT = re.compile(r"(Codepoint U\+[0-9A-F]+) .*", re.DOTALL)  # the domain is quoted behind it
 
 
 def unread(row: Row, columns: Columns, error: ValueError) -> Unread:
     """What to say of a row that has this wrong with it."""
     address = "" if row.problem else columns.cell(row, "email")
-    return Unread(row.line, address, str(error).rstrip("."))
+    why = _CODEPOINT.sub(r"\1 is not allowed)", str(error).rstrip("."))
+    if columns.torn(row):
+        return Unread(row.line, "", f"{why}, so nobody in them was read", row.last)
+    return Unread(row.line, address, why, row.line)
 
 
 def _status(row: Row, columns: Columns) -> Status:
@@ -220,8 +318,15 @@ def _status(row: Row, columns: Columns) -> Status:
     status = status_of(said)
     if status is None:
         # Not even an empty cell is taken for a yes: people who never confirmed often have one.
-        raise ValueError(f"the status {said[:20]!r} is none of active, unsubscribed, bounced and complained")
+        raise ValueError(
+            f"the status {harmless(said)!r} is none of active, unsubscribed, bounced and complained"
+        )
     return status
+
+
+def harmless(text: str) -> str:
+    """A cell for a report: short, and no address, which stands there when cells are shifted."""
+    return addresses.mask(text) if "@" in text else text[:30]
 
 
 @lru_cache(maxsize=100)  # a file holds a handful of words, a million times

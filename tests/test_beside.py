@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,10 @@ def interrupted() -> Iterator[int]:
     yield 1
 
 
+def held_back() -> Iterator[bool]:
+    yield signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_it_is_another_process_and_everything_comes_in_order() -> None:
     assert next(beside(whose)) != os.getpid()
     assert list(beside(numbers, 5_000)) == list(range(5_000))
@@ -91,6 +97,26 @@ def test_when_it_is_killed_that_is_said() -> None:
 
 def test_ctrl_c_is_for_the_first_process_to_answer() -> None:
     assert list(beside(interrupted)) == [1]
+
+
+def test_ctrl_c_while_it_starts_is_for_the_first_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = SpawnProcess.start, list[SpawnProcess]()
+
+    def interrupted_start(process: SpawnProcess) -> None:
+        signal.pthread_kill(
+            threading.main_thread().ident or 0, signal.SIGINT
+        )  # the tests' runner has other threads
+        start(process)
+        started.append(process)
+        os.kill(process.pid or 0, signal.SIGINT)
+
+    assert list(beside(held_back)) == [True]
+    monkeypatch.setattr(SpawnProcess, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        next(beside(endless))
+    [process] = started
+    assert process.exitcode == -signal.SIGTERM
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_who_has_enough_ends_it() -> None:

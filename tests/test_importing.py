@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import signal
 import sqlite3
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +24,6 @@ from tests.support.publisher import Publisher, publisher
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
-    import subprocess
-
     import pytest
 
 PEOPLE = 3_000
@@ -103,7 +104,8 @@ def test_a_large_import_can_be_interrupted_and_gone_on_with(tmp_path: Path) -> N
     for process in (reader_of(first), first.pid):  # as Ctrl-C does
         os.kill(process, signal.SIGINT)
     _, said = first.communicate()
-    assert (first.returncode, "The same command does what is left." in said) == (130, True), said
+    assert first.returncode == 130, said
+    assert re.search(r"\d00 people are done\. The same command does what is left\.", said), said
     assert "Traceback" not in said
     some = people_in(database)
     assert 0 < some < count
@@ -112,11 +114,26 @@ def test_a_large_import_can_be_interrupted_and_gone_on_with(tmp_path: Path) -> N
     wait_for(lambda: people_in(database) > some, second)
     os.kill(reader_of(second), signal.SIGKILL)
     _, said = second.communicate()
-    assert (second.returncode, "The same command does what is left." in said) == (8, True), said
+    assert second.returncode == 8, said
+    assert re.search(r"\d00 people are done\. The same command does what is left\.", said), said
     assert some < people_in(database) < count
 
     press.newsletter(*importing(press, file))
     assert people_in(database) == count
+
+
+def test_an_import_ends_when_its_file_changes(tmp_path: Path) -> None:
+    press, file = publisher(tmp_path / "press"), tmp_path / "people.csv"
+    rows = "".join(f"r{number}@example.org\n" for number in range(3 * WINDOW))
+    file.write_text("email\n" + rows, encoding="utf-8")
+    database = press.root / ".newsletter" / "newsletter.db"
+    process = press.start(*importing(press, file))
+    wait_for(lambda: database.exists() and people_in(database) > 0, process)
+    os.truncate(file, len(rows) - 1_000)
+    _, said = process.communicate()
+    assert process.returncode == 8, said
+    assert "people.csv was changed while it was read." in said
+    assert re.search(r"00 people are done\. Run the same command again when the file is complete", said), said
 
 
 def people_in(database: Path) -> int:
@@ -135,6 +152,18 @@ def reader_of(process: subprocess.Popen[str]) -> int:
         number for number in children if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
     ]
     return int(reader)
+
+
+def test_a_large_file_may_come_by_standard_input_and_a_pipe_may_not(tmp_path: Path) -> None:
+    press, file = publisher(tmp_path / "press"), tmp_path / "people.csv"
+    file.write_text("email\n" + "".join(f"r{n}@example.org\n" for n in range(WINDOW + 1)), encoding="utf-8")
+    command = press.command("subscribers", "import", "/dev/stdin")
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False, env=press.env())
+    with file.open(encoding="utf-8") as stdin:
+        done = run(stdin=stdin)
+    assert (done.returncode, f"{WINDOW + 1}  new" in done.stdout) == (0, True), done
+    done = run(input="email\na@example.org\n")
+    assert (done.returncode, "Save it to a file first." in done.stderr) == (2, True), done
 
 
 # --- how far it is -----------------------------------------------------------------------------------------------

@@ -91,6 +91,9 @@ def test_a_preview_counts_what_applying_then_counts(engine: Engine, file: Path) 
         ("Subscribed", "active", ""),
         ("unsubscribed", "unsubscribed", "unsubscribed"),
         ("Opted-out", "unsubscribed", "unsubscribed"),
+        ("opt out", "unsubscribed", "unsubscribed"),
+        ("Hard bounce", "active", "bounced"),
+        ("abuse", "unsubscribed", "complained"),
         ("bounced", "active", "bounced"),
         ("cleaned", "active", "bounced"),
         ("complained", "unsubscribed", "complained"),
@@ -117,6 +120,114 @@ def test_no_wins_wherever_it_stands_in_the_file(engine: Engine, file: Path, orde
     report = bring(engine, file, f"{HEADER}a@example.org,,{order[0]}\n{between}A@EXAMPLE.org,,{order[1]}\n")
     assert "a@example.org" not in mailable(engine)
     assert report.counts[Verdict.REPEATED] == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["w@example.org,,opt out by phone", "W@example.org,,", "w@example.org,,unsubscribed,x", "w@example.org,",
+     '"w"@example.org,,unsubscribed', 'w@example.org,"A" B,unsubscribed', "W <w@example.org>,,unsubscribed"],
+    ids=range(7),
+)  # fmt: skip
+def test_a_row_that_may_be_a_no_keeps_a_person_out(engine: Engine, file: Path, said: str) -> None:
+    report = bring(engine, file, f"{HEADER}w@example.org,,active\na@example.org,,active\n{said}\n")
+    assert mailable(engine) == {"a@example.org"}
+    line = next(line for line in report.lines if line.number == 2)
+    assert line.verdict is Verdict.BAD
+    assert line.why == "line 4 says something about this address that could not be understood"
+
+
+def test_a_clear_no_beside_an_unclear_one_is_a_no(engine: Engine, file: Path) -> None:
+    bring(engine, file, HEADER + "a@example.org,,active\na@example.org,,huh\na@example.org,,bounced\n")
+    assert readers(engine)["a@example.org"].suppressed == "bounced"
+
+
+def test_a_shifted_address_is_not_printed(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, HEADER + "x,Ann,anna.secret@example.org\na@secret’dom.org,,active\n")
+    assert "secret" not in str(report.lines)
+    assert [line.why for line in report.lines] == [
+        "the status 'a…@e…org' is none of active, unsubscribed, bounced and complained",
+        "The part after the @-sign is invalid (Codepoint U+2019 is not allowed)",
+    ]
+
+
+def swallowing(between: int) -> str:
+    inner = "".join(f"r{number}@example.org,,active\n" for number in range(between))
+    return f'{HEADER}"a@example.org,Anna,active\n{inner}b@example.org,"Berta",active\nc@example.org,,active\n'
+
+
+def test_rows_that_a_quotation_mark_swallows_are_counted_and_named(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, swallowing(200), apply=False)
+    [line] = [line for line in report.lines if line.verdict is Verdict.BAD]
+    assert (line.number, line.last) == (2, 203)
+    assert line.why.endswith("so nobody in them was read")
+    assert (report.counts[Verdict.BAD], report.counts[Verdict.NEW], report.hidden) == (202, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        swallowing(1),
+        HEADER + 'c@example.org,,active\n"a@example.org,Anna,active\nb@example.org,,active\n',
+        'email,name\nc@example.org,C\na@example.org,"Anna\nb@example.org,Berta\n',
+        'email,name\n"a@example.org,Anna\nb@example.org,Berta\nd@example.org,Bar 5",D\nc@example.org,C\n',
+        HEADER + 'c@example.org,,active\n"a@example.org,Anna\nb",active\n',
+        'email,name,note\na@example.org,Anna,"oh\nb@example.org,Berta,\nd@example.org,Dora,fine"\n',
+    ],
+    ids=range(6),
+)
+def test_an_import_that_would_lose_rows_to_a_quotation_mark_changes_nothing(
+    engine: Engine, file: Path, text: str
+) -> None:
+    before = dump(engine)
+    with pytest.raises(
+        UsageError, match=r"people\.csv, lines \d to \d: .* nobody in them can be read"
+    ) as error:
+        bring(engine, file, text)
+    assert "Mend the quotation marks in line" in error.value.hint
+    assert dump(engine) == before
+
+
+def test_a_cell_of_several_lines_is_no_fault(engine: Engine, file: Path) -> None:
+    note = '"one, at b@example.org, two,\nwrite to c@example.org, please, again\n\nthree"'
+    text = f'email,name,note\na@example.org,Ann,{note}\nnobody,,"one\ntwo"\n'
+    report = bring(engine, file, text)
+    assert mailable(engine) == {"a@example.org"}
+    assert [(line.number, line.last) for line in report.lines if line.verdict is Verdict.BAD] == [(6, 6)]
+
+
+LISTS = (
+    '"email","name","list","status"\n"a@example.org","Ann","Readers","active"\n"a@example.org","Ann","events","active"\n'
+    '"b@example.org","Bob","events","active"\n"b@example.org","Bob","readers","bounced"\n'
+    '"c@example.org","Cem","events","unsubscribed"\n"c@example.org","Cem","readers","active"\n'
+    '"d@example.org","Dee","","active"\n'
+)
+
+
+def test_of_a_file_with_several_lists_only_the_wanted_one_counts(engine: Engine, file: Path) -> None:
+    report = bring(engine, file, LISTS)
+    assert mailable(engine) == {"a@example.org", "c@example.org"}
+    assert report.others == {"events": 3, "(none)": 1}
+    assert report.counts[Verdict.REPEATED] == 0
+
+
+def test_a_column_that_names_only_other_lists_is_said_and_can_be_ignored(engine: Engine, file: Path) -> None:
+    before, text = dump(engine), "email,List\na@example.org,events\nb@example.org,x@example.org\n"
+    with pytest.raises(
+        UsageError, match=r"nobody for the list readers: its column List names events, x…@e…org\."
+    ) as e:
+        bring(engine, file, text)
+    assert '--map "List=ignore"' in e.value.hint
+    assert dump(engine) == before
+    order = Import(file=file, list="readers", source="a test", mapping={"List": "ignore"})
+    assert import_people(engine, order, SECRET, now=NOW, apply=True).counts[Verdict.NEW] == 2
+
+
+def test_a_column_of_anything_else_fills_no_memory(engine: Engine, file: Path) -> None:
+    text = "email,list\na@example.org,readers\n" + "".join(
+        f"b@example.org,{number}\n" for number in range(99)
+    )
+    report = bring(engine, file, text)
+    assert (len(report.others), report.others.total()) == (intake.SHOWN + 1, 99)
 
 
 def test_the_worst_of_several_rows_gives_the_reason(engine: Engine, file: Path) -> None:
@@ -289,6 +400,7 @@ def test_no_mixture_of_rows_revives_anyone_and_twice_is_once(
     gone = {a for a, past in zip(POOL, pasts, strict=True) if past not in {"nothing", "active"}}
     stopped = {a for a, _, status, _ in rows if status in {"unsubscribed", "bounced", "complained"}}
     asked = {a for a, _, status, _ in rows if status == "active"}
+    asked -= {a for a, _, status, _ in rows if status == "what?"}
     were = mailable(engine)
     file = empty_file.with_name("rows.csv")
     bring(engine, file, as_csv(rows))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from newsletter.errors import UsageError
+from newsletter.errors import Unfinished, UsageError
 from newsletter.rows import LONGEST_CELL, choose_columns, field_name, open_sheet
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def test_a_huge_cell_spoils_one_row(file: Path) -> None:
 def test_a_quotation_mark_that_never_closes_names_the_lines_it_swallowed(file: Path) -> None:
     file.write_text(HEADER + 'a@example.org,"A\nb@example.org,B\nc@example.org,C\n', encoding="utf-8")
     [row] = open_sheet(file).rows()
-    assert row.line == 2
-    assert "not closed before line 4" in row.problem
+    assert (row.line, row.last) == (2, 4)
+    assert "opened and not closed" in row.problem
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,33 @@ def test_a_cut_character_at_the_very_end_is_noticed(file: Path) -> None:
     assert open_sheet(file).encoding == "cp1252"
 
 
+def test_one_wrong_byte_does_not_garble_a_whole_file(file: Path) -> None:
+    text = HEADER.encode() + "a@example.org,Zoë\n".encode() + b"b@example.org,M\xfcller\n"
+    assert "UTF-8 in some places and not in others: see line 3" in refusal(file, text)
+    assert "see line 2" in refusal(
+        file, HEADER.encode() + "M\xfcller, Zoë\n".encode("cp1252") + "é\n".encode()
+    )
+
+
+@pytest.mark.parametrize("name", ["Weiß’ Erben", "Groß\xa0", "Strauß–Müller", "Zoë"], ids=range(4))
+def test_a_file_of_windows_is_read_as_it_was_meant(file: Path, name: str) -> None:
+    text = f"{HEADER}a@example.org,{name}\nb@example.org,Jürgen\n"
+    assert cells(file, text.encode("cp1252"))[0] == ("a@example.org", name.strip())
+
+
+def test_separators_inside_quotes_do_not_count(file: Path) -> None:
+    found = cells(file, '"Name, Vorname, Titel";"E-Mail"\n"Lee, Ann";a@example.org\n')
+    assert found == [("Lee, Ann", "a@example.org")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_line_in_which_excel_names_the_separator_is_no_header(file: Path, separator: str) -> None:
+    text = f'sep={separator}\r\nemail{separator}name\r\na@example.org{separator}"Lee, A; B"\r\n'
+    assert cells(file, text) == [("a@example.org", "Lee, A; B")]
+    assert open_sheet(file).header == ("email", "name")
+    assert [row.line for row in open_sheet(file).rows()] == [3]
+
+
 def test_a_folder_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read"):
         open_sheet(tmp_path)
@@ -135,6 +163,58 @@ def test_a_folder_can_not_be_read(tmp_path: Path) -> None:
 
 def test_a_plain_list_has_no_header(file: Path) -> None:
     assert cells(file, "a@example.org\nb@example.org\n") == [("a@example.org",), ("b@example.org",)]
+
+
+# A file that is not what it was
+
+
+def changed(file: Path, data: str) -> None:
+    file.write_text(data, encoding="utf-8")
+
+
+def test_a_file_that_was_cut_while_it_was_read_is_not_taken_for_a_short_one(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n" * 20_000)
+    rows = open_sheet(file).rows()
+    next(rows)
+    os.truncate(file, 200_000)
+    with pytest.raises(Unfinished, match=r"people\.csv was changed while it was read") as error:
+        list(rows)
+    assert "when the file is complete" in error.value.hint
+
+
+def test_a_file_that_was_written_anew_is_noticed_before_a_row_of_it_is_read(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    changed(file, "name,email\nA,a@example.org\n")
+    for reading in (sheet.rows(), sheet.glance()):
+        with pytest.raises(Unfinished, match="was changed"):
+            next(reading)  # type: ignore[call-overload]
+
+
+def test_another_file_in_its_place_is_noticed(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    other = file.with_name("other.csv")
+    changed(other, HEADER + "b@example.org,B\n")
+    os.utime(other, ns=(0, sheet.stamp.changed))
+    other.replace(file)
+    with pytest.raises(Unfinished, match="was changed"):
+        list(sheet.rows())
+
+
+def test_a_file_that_is_gone_is_no_bug(file: Path) -> None:
+    changed(file, HEADER + "a@example.org,A\n")
+    sheet = open_sheet(file)
+    file.unlink()
+    with pytest.raises(Unfinished, match="can't be read any more: No such file"):
+        list(sheet.rows())
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(UsageError, match="it is a pipe, a device or a folder") as error:
+        open_sheet(file)
+    assert error.value.hint == "Save it to a file first."
 
 
 # Columns
@@ -159,6 +239,31 @@ def test_names_and_status_are_known_too(file: Path) -> None:
     assert choose_columns(sheet, {}, ()).places == {"first": 0, "last": 1, "status": 2, "email": 3, "name": 4}
 
 
+@pytest.mark.parametrize(
+    ("columns", "mapping", "places"),
+    [
+        (("email", "Vorname", "Name"), {}, {"first": 1, "last": 2}),
+        (("email", "Name", "Surname"), {}, {"first": 1, "last": 2}),
+        (("email", "Rufname", "Name"), {"Rufname": "first"}, {"first": 1, "last": 2}),
+        (("email", "Vorname", "Nachname", "Name"), {}, {"first": 1, "last": 2}),
+        (("email", "Rufname", "Full name"), {"Rufname": "first"}, {"first": 1}),
+        (("email", "Vorname", "Name"), {"Name": "name"}, {"first": 1, "name": 2}),
+        (("email", "Vorname", "Name"), {"Vorname": "ignore"}, {"name": 2}),
+    ],
+)
+def test_a_column_name_beside_half_a_name_is_the_other_half(
+    file: Path, columns: tuple[str, ...], mapping: dict[str, str], places: dict[str, int]
+) -> None:
+    assert choose_columns(open_sheet(header(file, *columns)), mapping, ()).places == {"email": 0} | places
+
+
+def test_a_column_can_be_ignored_and_one_without_a_name_is_not_mentioned(file: Path) -> None:
+    sheet = open_sheet(header(file, "email", "List", "Status", "", ""))
+    columns = choose_columns(sheet, {"list": "ignore", "status": "ignore"}, ())
+    assert columns.places == {"email": 0}
+    assert columns.ignored == ("List", "Status")
+
+
 def test_what_the_caller_says_wins(file: Path) -> None:
     sheet = open_sheet(header(file, "email", "Mail", "Notes"))
     columns = choose_columns(sheet, {"mail": "email"}, ())
@@ -179,6 +284,7 @@ def test_a_status_that_is_kept_as_a_field_still_counts(file: Path) -> None:
         (("email", "E-mail"), {}, (), "two columns for `email`"),
         (("email", "x"), {"y": "name"}, (), "no column 'y'"),
         (("email", "x"), {"x": "nom"}, (), "--map knows no 'nom'"),
+        (("email", "x", "y"), {"x": "name", "y": "name"}, (), "two columns that they are `name`"),
         (("email", "town"), {}, ("Twon",), "no column 'Twon'"),
         (("email", "town", "Town"), {}, ("TOWN",), "2 columns called 'TOWN'"),
         (("email", "name"), {}, ("name",), "has a meaning already"),

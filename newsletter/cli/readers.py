@@ -7,6 +7,9 @@ report of an import is mailed around, and an error ends in a log.
 from __future__ import annotations
 
 import gc
+import os
+from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -15,11 +18,11 @@ from typing import TYPE_CHECKING
 import click
 
 from newsletter.cli import output, reading
-from newsletter.errors import UsageError
+from newsletter.errors import NewsletterError, UsageError
 from newsletter.model import LetterPurpose, SubscriptionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import IO
 
@@ -36,6 +39,7 @@ ASKED = {
     LetterPurpose.CHANGE: "Somebody asked to use this address from now on",
     LetterPurpose.ACCESS: "Somebody asked for a link to their data",
 }
+SHOWN_COLUMNS = 10  # of those left out
 BY_HAND = "the operator"  # the source of what nobody gave a source for
 SIGNS = {"new": "+", "changed": "~", "stopped": "-", "refused": "!", "bad": "?"}
 MEANS = {
@@ -74,7 +78,7 @@ def subscribers() -> None:
     "mapping",
     multiple=True,
     metavar="COLUMN=MEANING",
-    help="What a column holds: email, name, first, last or status.",
+    help="What a column holds: email, name, first, last, status or list; ignore takes it for nothing.",
 )
 @click.option(
     "--field", "fields", multiple=True, metavar="COLUMN", help="Keep this column as a merge tag of its name."
@@ -94,7 +98,8 @@ def import_(
     """Bring the people of a CSV file onto a list.
 
     The first line names the columns: `email`, and maybe `name` (or first and last name) and `status` (active,
-    unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back.
+    unsubscribed, bounced, complained). Whoever is not active is never mailed again. Nobody who left comes back. Of a
+    file with a column `list`, only the rows of the list asked for are taken.
     """
     from newsletter.intake import Import, import_people
 
@@ -102,22 +107,53 @@ def import_(
     order = Import(
         file=file,
         list=chosen,
-        source=source or f"import of {file.name}",
-        mapping=dict(_pair(text) for text in mapping),
+        source=_source(source, file),
+        mapping=_mapping(mapping),
         fields=fields,
     )
     engine = project.store
     gc.freeze()  # what was imported stays, and need not be looked through again and again
     gc.set_threshold(20_000)  # `main` lets more gather; a million rows would leave 60 MB of it
-    try:
-        with reading.Shown() as shown:
-            report = import_people(
-                engine, order, project.settings.address_key, now=_now(), apply=apply, told=shown.told
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command does what is left." if apply else "") from None
+    with _saying_what_is_done(apply=apply) as told:
+        report = import_people(
+            engine, order, project.settings.address_key, now=_now(), apply=apply, told=told
+        )
     _print_report(report)
     _after_import(project, order, report, apply=apply)
+
+
+@contextmanager
+def _saying_what_is_done(*, apply: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far an import is, also when it stops before its end."""
+    done = 0
+
+    def told(people: int, lines: int) -> None:
+        nonlocal done
+        done = people
+        shown.told(people, lines)
+
+    try:
+        with reading.Shown() as shown:
+            yield told
+    except KeyboardInterrupt:
+        words = f"{done:,} people are done. The same command does what is left." if apply else ""
+        raise KeyboardInterrupt(words) from None
+    except NewsletterError as error:
+        if apply and done:
+            error.hint = f"{done:,} people are done. {error.hint}".rstrip()
+        raise
+
+
+def _source(said: str, file: Path) -> str:
+    """Where people of a file come from, as text that a database takes: names of files are bytes."""
+    return os.fsencode(said or f"import of {file.name}").decode("utf-8", errors="replace")
+
+
+def _mapping(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [_pair(text) for text in texts]
+    if twice := [column for column, count in Counter(column for column, _ in pairs).items() if count > 1]:
+        raise UsageError(f"--map names the column {twice[0]!r} twice.", hint="Leave one of them out.")
+    return dict(pairs)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -135,7 +171,7 @@ def _after_import(project: Project, order: Import, report: Report, *, apply: boo
     if unknown:
         names = ", ".join(f'"{name}"' for name in (*known, *unknown))
         output.warn(f"issues can't use {', '.join(unknown)} before newsletter.toml says: fields = [{names}]")
-    if report.new_list and not apply:
+    if report.new_list and report.changes and not apply:
         output.say(f"There is no list {order.list} yet: it will be made.")
     if not report.changes:
         output.say(
@@ -152,22 +188,30 @@ def _after_import(project: Project, order: Import, report: Report, *, apply: boo
 def _print_report(report: Report) -> None:
     for line in report.lines:
         shown = "  ".join(part for part in (line.address, line.why) if part)
-        output.say(f"{SIGNS[line.verdict]} line {line.number}: {shown}")
+        where = f"line {line.number}" if line.last == line.number else f"lines {line.number} to {line.last}"
+        output.say(f"{SIGNS[line.verdict]} {where}: {shown}")
     if hidden := report.hidden:
         output.say(f"  … and {hidden} more")
     if report.lines:
         output.say()
+    reasons = f": {_counted(report.refused)}"
     for verdict, number in sorted(report.counts.items(), key=lambda item: list(MEANS).index(item[0])):
         if number:
-            output.say(f"{number:>8}  {MEANS[verdict]}{_reasons(report) if verdict == 'refused' else ''}")
+            output.say(f"{number:>8}  {MEANS[verdict]}{reasons if verdict == 'refused' else ''}")
+    if report.others:
+        output.say(
+            f"{report.others.total():>8}  of other lists: {_counted(report.others)}; --list brings one of them"
+        )
     if report.ignored:
-        output.say(f"Columns left out: {', '.join(report.ignored)}")
+        more = len(report.ignored) - SHOWN_COLUMNS
+        shown = ", ".join(report.ignored[:SHOWN_COLUMNS])
+        output.say(f"Columns left out: {shown}{f' and {more} more' if more > 0 else ''}")
     if report.encoding == "cp1252":
         output.warn("the file is not UTF-8 and was read as Windows-1252: check that names look right")
 
 
-def _reasons(report: Report) -> str:
-    return ": " + ", ".join(f"{number} {why}" for why, number in sorted(report.refused.items()))
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
 
 
 @subscribers.command("list", epilog="Example: newsletter subscribers list --list readers --state active")
@@ -505,7 +549,7 @@ def import_suppressions(project: Project, file: Path, source: str) -> None:
 
     secret = project.settings.address_key
     engine = project.store
-    report = suppress_file(engine, file, secret, source=source or f"import of {file.name}", now=_now())
+    report = suppress_file(engine, file, secret, source=_source(source, file), now=_now())
     _print_report(report)
     if not report.changes:
         before = report.counts[Verdict.UNCHANGED]

@@ -94,6 +94,49 @@ def test_an_import_is_looked_at_first_then_applied_and_then_changes_nothing(plac
     assert "Nothing was changed" in again.stdout
 
 
+def test_an_export_of_all_lists_comes_back_list_by_list(place: Place) -> None:
+    file = place.root / "all.csv"
+    place.newsletter("subscribers", "import", people(place), "--apply")
+    place.newsletter("subscribers", "import", people(place), "--list", "events", "--apply")
+    place.newsletter("subscribers", "export", "--out", str(file))
+    said = place.newsletter("subscribers", "import", str(file)).stdout
+    assert "5  unchanged" in said
+    assert "4  of other lists: 4 events; --list brings one of them" in said
+    failed = place.newsletter("subscribers", "import", str(file), "--list", "carers", "--apply", check=False)
+    assert failed.returncode == 2
+    assert "names readers, events" in failed.stderr
+
+
+def test_the_name_of_a_file_may_be_any_bytes(place: Place) -> None:
+    file = place.root / "M\udce4rz.csv"
+    file.write_text(PEOPLE, encoding="utf-8")
+    place.newsletter("subscribers", "import", str(file), "--apply")
+    place.newsletter(
+        "subscribers", "import", people(place), "--list", "b", "--source", "M\udce4rz", "--apply"
+    )
+    said = place.newsletter("subscribers", "show", "zoe@example.org").stdout
+    assert "import of M\ufffdrz.csv" in said
+    left = place.root / "M\udce4rz.txt"
+    left.write_text("gone@example.org\n", encoding="utf-8")
+    place.newsletter("suppressions", "import", str(left))
+
+
+def test_a_list_that_nobody_comes_to_is_not_announced(place: Place) -> None:
+    file = place.root / "bad.csv"
+    file.write_text("email\nnobody\n", encoding="utf-8")
+    said = place.newsletter("subscribers", "import", str(file)).stdout
+    assert "it will be made" not in said
+    assert "Nothing would be changed" in said
+
+
+def test_of_many_columns_left_out_the_first_are_named(place: Place) -> None:
+    file = place.root / "wide.csv"
+    names = [f"c{number}" for number in range(12)]
+    file.write_text(f"email,{','.join(names)},,,\n", encoding="utf-8")
+    said = place.newsletter("subscribers", "import", str(file)).stdout
+    assert f"Columns left out: {', '.join(names[:10])} and 2 more\n" in said
+
+
 def test_a_report_of_an_import_holds_no_address(place: Place) -> None:
     done = place.newsletter("subscribers", "import", people(place), "--apply")
     for word in ("zoe@", "left@", "example.org", "nonsense"):
@@ -308,7 +351,9 @@ def test_an_export_is_private_and_comes_back_as_it_went(place: Place) -> None:
     assert '"lee@example.org","李小龙","readers","bounced"' in text
     again = place.newsletter("subscribers", "import", str(file), "--apply").stdout
     assert "Nothing was changed" in again
-    place.newsletter("subscribers", "import", str(file), "--list", "carers", "--apply")
+    place.newsletter(
+        "subscribers", "import", str(file), "--list", "carers", "--map", "list=ignore", "--apply"
+    )
     shown = place.newsletter("subscribers", "show", formula).stdout
     assert "carers" in shown
     assert "=HYPERLINK(1)" in shown
@@ -507,6 +552,7 @@ def test_a_pause_that_is_over_ends_before_the_freeze_and_its_person_gets_the_iss
         (("subscribers", "unsubscribe", "zoe@example.org"), "not on any list"),
         (("subscribers", "import", "PEOPLE", "--map", "Town"), "has no ="),
         (("subscribers", "import", "PEOPLE", "--map", "Toun=name"), "no column 'Toun'"),
+        (("subscribers", "import", "PEOPLE", "--map", "Town=first", "--map", "Town=last"), "'Town' twice"),
         (("subscribers", "import", "PEOPLE", "--field", "Name"), "has a meaning already"),
         (("suppressions", "remove", "zoe@example.org", "--yes"), "is not suppressed"),
     ],
