@@ -198,8 +198,8 @@ def _call(conn: Connection, owner: Owner, name: str) -> None:
     places = choices.places(conn, owner.subscriber_id)
     if any(place.state in choices.ON_LIST for place in places):
         return
-    waited = any(place.state == SubscriptionState.PENDING for place in places)
-    if name or waited:
+    only_asked = all(place.state == SubscriptionState.PENDING for place in places)
+    if name or only_asked:
         people.rename(conn, owner.subscriber_id, name)
 
 

@@ -358,6 +358,17 @@ def test_who_comes_back_without_a_name_keeps_the_one_they_had(engine: Engine) ->
     assert name_of(engine) == "Zoë"
 
 
+def test_who_had_left_one_list_and_joins_another_without_a_name_keeps_theirs(engine: Engine) -> None:
+    put(engine, SubscriptionState.UNSUBSCRIBED)
+    wish = SignUp(ZOE, "news")
+    limits = {"address_key": SECRET, "network": "", "limits": Rate(9, 1), "wording": AGREED, "now": NOW}
+    write(engine, lambda conn: joining.ask(conn, wish, **limits))
+    number = look(engine).subscription_id
+    assert number is not None
+    assert confirm(engine, number) is Outcome.CONFIRMED
+    assert name_of(engine) == "Zoë"
+
+
 def name_of(engine: Engine) -> str:
     [name] = {person.name for _, person in read(engine, lambda conn: subscribers.person(conn, key()))}
     return name
