@@ -59,7 +59,7 @@ def create_app(settings: Settings, deeds: Deeds, counts: Counts) -> Starlette:
     own = urlsplit(settings.newsletter.base_url)
     headers = {"content-security-policy": guard.policy(style.csp_hash(readers.pages.sheet))}
     problem = readers.pages.problem
-    return Starlette(
+    app = Starlette(
         routes=readers.routes(),
         middleware=[
             Middleware(guard.Below, root=own.path),
@@ -74,6 +74,9 @@ def create_app(settings: Settings, deeds: Deeds, counts: Counts) -> Starlette:
             BadToken: readers.invalid,
         },
     )
+    # Starlette would send /u/TOKEN/ to http://HOST/u/TOKEN: a link in clear text, and under any name that was asked for.
+    app.router.redirect_slashes = False
+    return app
 
 
 class Readers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,17 @@ def test_no_host_is_ever_repeated(pages: Site) -> None:
     for path in ("/", "/subscribe", "//example.com/", "/\\example.com"):
         answer = pages.get(path, x_forwarded_host="example.com", host="localhost")
         assert "example.com" not in answer.text.replace("example.com/", "") + answer.header("location")
+
+
+def test_no_answer_leads_to_another_address_but_the_front_page_to_the_form(pages: Site) -> None:
+    hosts = ["news.example.org", "localhost:8080", "example.com", "news.example.org@example.com", "", "[::1"]
+    for path in every_path(pages):
+        for written in {path, f"{path}/", f"{path.rstrip('/')}//", f"/{path}"}:
+            for host, method in product(hosts, ["GET", "HEAD", "POST"]):
+                answer = pages.ask(method, written, headers={"host": host, "x-forwarded-host": "example.com"})
+                leads = "/subscribe" if written == "/" and method != "POST" and answer.status == 303 else ""
+                assert answer.header("location") == leads, (method, written, host)
+                assert not 300 <= answer.status < 400 or leads
 
 
 # Odd input
