@@ -74,7 +74,7 @@ def create_app(settings: Settings, deeds: Deeds, counts: Counts) -> Starlette:
             BadToken: readers.invalid,
         },
     )
-    # Starlette would send /u/TOKEN/ to http://HOST/u/TOKEN: a link in clear text, and under any name that was asked for.
+    # Starlette would send /u/TOKEN/ to http://HOST/u/TOKEN: a link in clear text, under any name that was asked for.
     app.router.redirect_slashes = False
     return app
 

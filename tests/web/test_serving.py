@@ -122,6 +122,8 @@ def test_the_log_stays_empty_whatever_is_asked_for(tmp_path: Path) -> None:
         running.ask("POST", "/subscribe", "email=someone%40example.org&name=Zo%C3%AB")
         running.ask("GET", "/subscribe", Connection="Upgrade", Upgrade="websocket")
         running.raw(b"GET /u/SECRET HTTP/9\r\n\r\n")
+        broken = {"Content-Type": "multipart/form-data; boundary=x"}
+        running.ask("POST", "/subscribe", "--x\r\nreader@example.org\r\n\r\n--x--\r\n", **broken)
 
 
 def test_an_old_database_or_several_processes_on_sqlite_are_one_clear_error(tmp_path: Path) -> None:
