@@ -36,9 +36,7 @@ MOST_CONNECTIONS = 2000
 FEWEST_CONNECTIONS = 16  # however few descriptors there are
 AT_ONCE = 16  # connections that asyncio takes before it looks at anything else
 TURNS = 5  # of its loop, between taking a connection and having closed it
-OWN_DESCRIPTORS = (
-    128  # for the database (fifteen connections, up to three files each), letters and what is lent
-)
+OWN_DESCRIPTORS = 128  # for letters and the database: fifteen connections of three files each, at most
 QUEUE = 1024  # connections that wait in the kernel, where they need no descriptor
 GRACE_SECONDS = 10  # for requests that are being answered when the server is told to stop
 STOPS = (signal.SIGINT, signal.SIGTERM)
