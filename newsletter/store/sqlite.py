@@ -14,8 +14,10 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlalchemy import create_engine, event
+from sqlalchemy.util import asbool
 
 from newsletter.errors import ConfigError, DatabaseError
 from newsletter.store.database import PATIENCE_SECONDS, UPGRADE, WAIT, Health, Problem
@@ -71,8 +73,9 @@ def make(url: URL, *, create: bool) -> Engine:
         raise ConfigError(
             "DATABASE_URL names no file: who has got a copy can't be kept in memory.", hint="Leave it out."
         )
-    if not url.query.get("uri"):  # file:…?uri=true says itself how it is opened
-        _private(Path(name(url)), create=create)
+    file = _file(url)
+    if file is not None:
+        _private(file, create=create and url.query.get("mode") != "rw")  # `rw` says that it has to be there
     engine = create_engine(
         url,
         connect_args={"timeout": 0},
@@ -82,6 +85,16 @@ def make(url: URL, *, create: bool) -> Engine:
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _file(url: URL) -> Path | None:
+    """The file that is going to be written, also where it is named as ``file:…?uri=true``; None if none is."""
+    if not asbool(url.query.get("uri", "false")):
+        return Path(name(url))
+    uri = urlsplit(name(url))
+    path = unquote(uri.path) if uri.scheme == "file" else name(url)
+    asked = {**dict(parse_qsl(uri.query)), **url.query}
+    return None if asked.get("mode") in {"ro", "memory"} or path == ":memory:" else Path(path)
 
 
 def name(url: URL) -> str:

@@ -48,7 +48,7 @@ SHOWN = {
     SubscriptionState.PAUSED: "paused",
     SubscriptionState.PENDING: "waiting",
 }
-FORWARDED = {"x-forwarded-for", "forwarded", "via"}
+FORWARDED = ("x-forwarded-", "forwarded", "via")  # how the names of headers begin that proxies add
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def create_app(settings: Settings, deeds: Deeds, counts: Counts) -> Starlette:
     own = urlsplit(settings.newsletter.base_url)
     headers = {"content-security-policy": guard.policy(style.csp_hash(readers.pages.sheet))}
     problem = readers.pages.problem
-    return Starlette(
+    app = Starlette(
         routes=readers.routes(),
         middleware=[
             Middleware(guard.Below, root=own.path),
@@ -74,6 +74,9 @@ def create_app(settings: Settings, deeds: Deeds, counts: Counts) -> Starlette:
             BadToken: readers.invalid,
         },
     )
+    # Starlette would send /u/TOKEN/ to http://HOST/u/TOKEN: a link in clear text, under any name that was asked for.
+    app.router.redirect_slashes = False
+    return app
 
 
 class Readers:
@@ -371,7 +374,7 @@ class Readers:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus, on this side of the proxy only."""
-        if not FORWARDED.isdisjoint(request.headers):
+        if any(name.startswith(FORWARDED) for name in request.headers):
             raise HTTPException(404)
         lines = [*self.counts.lines(), *await self._gauges()]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

@@ -1,13 +1,15 @@
 """One process that answers readers, sends their letters and keeps house, until it is told to stop.
 
-uvicorn waits for ever for headers that never come to an end, and one machine could hold all connections open that way.
-Here they have ten seconds.
+uvicorn waits for ever for headers that never come to an end and for answers that nobody takes, and one machine could
+hold all connections open that way. Here they have ten seconds and thirty. And it takes connections as long as there are
+descriptors: then it could open no database and no mail any more, and asyncio would fill the log. Here some are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -28,7 +30,14 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HEADER_SECONDS = 10.0
+DRAIN_SECONDS = 30.0  # for an answer to be taken
 LARGEST_HEAD = 16 * 1024  # bytes
+MOST_CONNECTIONS = 2000
+FEWEST_CONNECTIONS = 16  # however few descriptors there are
+AT_ONCE = 16  # connections that asyncio takes before it looks at anything else
+TURNS = 5  # of its loop, between taking a connection and having closed it
+OWN_DESCRIPTORS = 128  # for letters and the database: fifteen connections of three files each, at most
+QUEUE = 1024  # connections that wait in the kernel, where they need no descriptor
 GRACE_SECONDS = 10  # for requests that are being answered when the server is told to stop
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,20 +45,45 @@ logger = logging.getLogger(__name__)
 
 
 class Impatient(H11Protocol):
-    """Closes a connection whose next request has not come whole, its headers that is, in ``header_seconds``."""
+    """Closes a connection whose next request has not come whole, its headers that is, in ``header_seconds``.
 
-    def __init__(self, *args: Any, header_seconds: float = HEADER_SECONDS, **more: Any) -> None:
+    Also one whose answer was not taken in ``drain_seconds``, and at once what comes when there are ``most`` already.
+    """
+
+    def __init__(
+        self, *args: Any, most: int, header_seconds: float, drain_seconds: float, **more: Any
+    ) -> None:
         super().__init__(*args, **more)
-        self._header_seconds = header_seconds
+        self._most, self._header_seconds, self._drain_seconds = most, header_seconds, drain_seconds
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch()
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` whenever anything is left to be written
+        if len(self.connections) > self._most:
+            transport.abort()
+        else:
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._drained()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stuck is None:  # also a transport that was told to close waits until all is written
+            self._stuck = self.loop.call_later(self._drain_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._drained()
+        super().resume_writing()
+
+    def _drained(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -99,6 +133,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens, and says so."""
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(QUEUE)  # asyncio has just made it as short as what it takes at once
         self._announce()
 
     @contextlib.contextmanager
@@ -115,9 +151,19 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make(app: ASGIApp, started: Callable[[], None], *, header_seconds: float = HEADER_SECONDS) -> Server:
-    """A server whose ``run`` answers until SIGINT or SIGTERM. Nothing of a request is ever logged."""
-    protocol: Any = partial(Impatient, header_seconds=header_seconds)
+def make(
+    app: ASGIApp,
+    started: Callable[[], None],
+    *,
+    header_seconds: float = HEADER_SECONDS,
+    drain_seconds: float = DRAIN_SECONDS,
+) -> Server:
+    """A server whose ``run`` answers until SIGINT or SIGTERM. Nothing of a request is ever logged.
+
+    This process may open as many files from now on as it is allowed to, and needs.
+    """
+    most = room(_raise_limit())
+    protocol: Any = partial(Impatient, most=most, header_seconds=header_seconds, drain_seconds=drain_seconds)
     settings = uvicorn.Config(
         app,
         http=protocol,
@@ -131,8 +177,25 @@ def make(app: ASGIApp, started: Callable[[], None], *, header_seconds: float = H
         server_header=False,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=AT_ONCE,
     )
     return Server(settings, started)
+
+
+def room(descriptors: int) -> int:
+    """How many connections may be open, so that the rest of the process can still open what it needs."""
+    kept = OWN_DESCRIPTORS + TURNS * AT_ONCE
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, descriptors - kept))
+
+
+def _raise_limit() -> int:
+    """How many descriptors this process may have from now on. No more than it needs: libraries walk through all."""
+    needed = MOST_CONNECTIONS + OWN_DESCRIPTORS + TURNS * AT_ONCE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    may = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < may:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (may, hard))
+    return may
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -145,7 +208,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(1024)
+        listening.listen(QUEUE)
     except OSError as error:
         listening.close()
         raise _unusable(host, port, error) from None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from newsletter.errors import ConfigError, DatabaseError
 from newsletter.store.engine import (
@@ -215,6 +216,23 @@ def test_a_row_without_its_parent_is_refused_and_not_called_a_database_error(eng
     )
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
         write(engine, lambda conn: conn.execute(statement, row))
+
+
+def test_the_error_of_a_failed_statement_holds_nothing_that_was_to_be_written(engine: Engine) -> None:
+    """It may stand in a log, and the values are addresses."""
+    address = "zoe@example.org"
+
+    def twice(conn: Connection) -> None:
+        put(conn, address)
+        put(conn, address)
+
+    def nowhere(conn: Connection) -> None:
+        conn.execute(text("SELECT nothing FROM nowhere WHERE a = :a"), {"a": address})
+
+    for fails in (twice, nowhere):
+        with pytest.raises(DBAPIError) as caught:
+            write(engine, fails)
+        assert address not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
 def test_keys_are_remembered_and_another_key_is_refused(engine: Engine) -> None:

@@ -73,6 +73,42 @@ def test_a_restored_file_that_others_may_read_is_closed_again(engine: Engine, ur
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+@pytest.mark.parametrize(
+    "uri", ["file:{}?uri=true", "file://{}?mode=rwc&uri=true", "file:{}%3Fcache=private?uri=1"]
+)
+def test_a_file_that_is_named_as_a_uri_is_its_owners_alone_too(tmp_path: Path, uri: str) -> None:
+    file = tmp_path / "state of things" / "newsletter.db"
+    url = "sqlite:///" + uri.format(str(file).replace(" ", "%2520"))  # decoded once by each of two
+    before = os.umask(0)
+    try:
+        engine = open_engine(url, create=True)
+        write(engine, put)
+    finally:
+        os.umask(before)
+    for name in ("newsletter.db", "newsletter.db-wal", "newsletter.db-shm"):
+        assert (file.parent / name).stat().st_mode & 0o777 == 0o600, name
+    engine.dispose()
+    file.chmod(0o644)
+    open_engine(url).dispose()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("mode", "create"), [("", False), ("mode=rw&", True), ("mode=ro&", True)])
+def test_a_missing_file_is_not_made_where_its_uri_says_so(file: Path, mode: str, create: bool) -> None:
+    file.parent.mkdir()
+    with pytest.raises(DatabaseError):
+        open_engine(f"sqlite:///file:{file}?{mode}uri=true", create=create)
+    assert not file.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+def test_a_file_that_is_only_read_keeps_its_permissions(engine: Engine, file: Path) -> None:
+    file.chmod(0o644)
+    open_engine(f"sqlite:///file:{file}?mode=ro&uri=true").dispose()
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
 def test_what_was_deleted_can_not_be_read_in_the_file(engine: Engine, file: Path) -> None:
     write(engine, lambda conn: put(conn, "secret", "zoe@example.org" * 5))
     write(engine, lambda conn: conn.execute(meta.delete()))

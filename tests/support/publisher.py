@@ -95,10 +95,12 @@ class Publisher:
         assert not check or code == 0, f"{args}: {code}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Starts the real command and lets it run."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(self.command(*args), stdout=pipe, stderr=pipe, text=True, env=self.env())
+    def start(self, *args: str, within: str = "") -> subprocess.Popen[str]:
+        """Starts the real command and lets it run; ``within`` are the shell's words for its limits."""
+        pipe, call = subprocess.PIPE, self.command(*args)
+        if within:
+            call = ["sh", "-c", f'{within} && exec "$@"', "sh", *call]
+        return subprocess.Popen(call, stdout=pipe, stderr=pipe, text=True, env=self.env())
 
     def command(self, *args: str) -> list[str]:
         """The call, with this folder as the project."""

@@ -79,9 +79,9 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Publisher, *args: str, lines: int = 2) -> Iterator[Served]:
+def serving(folder: Publisher, *args: str, lines: int = 2, within: str = "") -> Iterator[Served]:
     """Until it has stopped in peace. It must not have logged anything."""
-    process = folder.start("serve", "--port", "0", *args)
+    process = folder.start("serve", "--port", "0", *args, within=within)
     assert process.stdout is not None
     try:
         said = "".join(process.stdout.readline() for _ in range(lines))

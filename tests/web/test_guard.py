@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from newsletter.tokens import Purpose
-from newsletter.web import guard
+from newsletter.web import guard, start
 from newsletter.web.origin import client, networks
 from tests.support.site import FORM, Site, site
 
@@ -105,6 +106,17 @@ def test_no_host_is_ever_repeated(pages: Site) -> None:
         assert "example.com" not in answer.text.replace("example.com/", "") + answer.header("location")
 
 
+def test_no_answer_leads_to_another_address_but_the_front_page_to_the_form(pages: Site) -> None:
+    hosts = ["news.example.org", "localhost:8080", "example.com", "news.example.org@example.com", "", "[::1"]
+    for path in every_path(pages):
+        for written in {path, f"{path}/", f"{path.rstrip('/')}//", f"/{path}"}:
+            for host, method in product(hosts, ["GET", "HEAD", "POST"]):
+                answer = pages.ask(method, written, headers={"host": host, "x-forwarded-host": "example.com"})
+                leads = "/subscribe" if written == "/" and method != "POST" and answer.status == 303 else ""
+                assert answer.header("location") == leads, (method, written, host)
+                assert not 300 <= answer.status < 400 or leads
+
+
 # Odd input
 
 TEXT = st.text(max_size=40) | st.sampled_from(
@@ -150,6 +162,59 @@ def test_nothing_that_anybody_sends_is_an_error_of_ours(
 def test_a_part_with_anything_in_it_is_read_or_refused(pages: Site, body: bytes, kind: str) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="email"\r\n\r\n' + body + b"\r\n--x--\r\n"
     assert pages.ask("POST", "/subscribe", part, {"content-type": kind}).status in {200, 400, 422}
+
+
+# Half of a character, as each of these codecs would have it. With `started` it was an error of ours.
+CHARSETS = ["unicode_escape", "raw_unicode_escape", "utf_7", "utf-16", "idna", "nothing", "utf-8"]
+HALVES = [b"\\ud800", b"+2AA-", b"\xd8\x00", b"\xed\xa0\x80", b"%ED%A0%80", b"\xff"]
+
+
+def one_part(name: str, value: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), value)
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize(
+    "extra", [f"; charset={name}" for name in CHARSETS] + ["", '; boundary="x\\"; charset=utf_7; y=\\""']
+)
+def test_half_a_character_in_any_field_is_no_error_of_ours(pages: Site, half: bytes, extra: str) -> None:
+    fields = {"started": half, "email": half + b"@example.org", "name": half, "source": half, "list": half}
+    parts = b"".join(one_part(name, value) for name, value in fields.items()) + b"--x--\r\n"
+    urlencoded = b"&".join(name.encode() + b"=" + value for name, value in fields.items())
+    links = [pages.link(purpose, 1) for purpose in Purpose]
+    for path in ("/subscribe", *links):
+        for kind, body in (
+            (f"multipart/form-data; boundary=x{extra}", parts),
+            (f"{FORM}{extra}", urlencoded),
+        ):
+            assert pages.ask("POST", path, body, {"content-type": kind}).status < 500, (path, kind)
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_a_form_is_utf_8_whatever_its_charset_says(pages: Site, charset: str) -> None:
+    name = "Zo\u00eb \\u00eb +AOs-"
+    urlencoded = b"email=wrong&name=" + name.replace("+", "%2B").encode()
+    parts = one_part("email", b"wrong") + one_part("name", name.encode()) + b"--x--\r\n"
+    for kind, body in (("multipart/form-data; boundary=x", parts), (FORM, urlencoded)):
+        answer = pages.ask("POST", "/subscribe", body, {"content-type": f"{kind}; charset={charset}"})
+        assert (answer.status, f'value="{name}"' in answer.text) == (422, True), kind
+
+
+@given(text=st.text(st.characters(), max_size=80) | st.just("1.\ud800") | st.just("\ud800.1"))
+def test_what_we_did_not_sign_is_no_time_of_a_form(pages: Site, text: str) -> None:
+    assert start.age(text, pages.ring, pages.now) is None
+    assert start.age(start.stamp(pages.now, pages.ring) + text, pages.ring, pages.now) is None or not text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"nonsense", b"--x", b"--x\r\nreader@example.org\r\n\r\n", one_part("a", b"1") + b"--x--\r\nmore"],
+)
+def test_of_a_body_that_is_no_form_nothing_is_logged(
+    pages: Site, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages.ask("POST", "/subscribe", body, {"content-type": "multipart/form-data; boundary=x"})
+    assert caplog.text == ""
 
 
 def test_too_many_fields_or_parts_or_any_file_are_refused(pages: Site) -> None:

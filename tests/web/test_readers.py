@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import quopri
 import re
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import event
 
+from newsletter import joining, wiring
 from newsletter.tokens import Purpose, make
 from newsletter.web import start
 from tests.support.site import FORM, Site, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.site import Answer
 
@@ -382,6 +385,81 @@ def test_whoever_erases_themselves_is_gone_and_their_links_still_unsubscribe(pag
         assert method(pages.link(Purpose.PREFERENCES)).status == 200
 
 
+# Looking
+
+
+def mailed(pages: Site) -> set[str]:
+    """The links in all letters that have left by now."""
+    wiring.office(pages.settings, pages.engine).work()
+    folder = Path(str(pages.engine.url.database)).parent / "outbox" / "letters"
+    texts = (
+        quopri.decodestring(letter.read_bytes()).decode("utf-8", "replace") for letter in folder.glob("*.eml")
+    )
+    return {
+        link for text in texts for link in re.findall(r"https://news\.example\.org(/[ac]/[\w-]{40})", text)
+    }
+
+
+def test_to_look_at_a_link_that_was_mailed_changes_nothing_and_does_not_use_it_up(pages: Site) -> None:
+    """Mail programs and scanners follow every link. Each of these would do something if it was a POST."""
+    pages.post("/subscribe", {"email": "fresh@example.org"})
+    pages.post(pages.link(Purpose.PREFERENCES, 1), {"action": "access"})
+    [confirm, other] = sorted(mailed(pages), reverse=True)
+    assert pages.post(other, {"action": "change", "email": "moved@example.org"}).status == 200
+    pages.post(pages.link(Purpose.PREFERENCES, 0), {"action": "access"})
+    [change] = {link for link in mailed(pages) if link.startswith("/c/")} - {confirm}
+    [access] = {link for link in mailed(pages) if link.startswith("/a/")} - {other}
+    before = pages.rows()
+    said = [b"", b"action=download", b"action=change&email=b@example.org", b"action=erase&sure=yes"]
+    for link, method, sent in product((confirm, change, access), ("GET", "HEAD", "OPTIONS", "PUT"), said):
+        answer = pages.ask(method, link, sent, {"content-type": FORM}, query=sent)
+        assert answer.status == (200 if method in {"GET", "HEAD"} else 405)
+        assert pages.rows() == before, (method, link[:3], sent)
+    headings = [
+        heading(pages.post(link, {"action": "erase", "sure": "yes"})) for link in (confirm, change, access)
+    ]
+    assert headings == ["You are on the list", "Your address is changed", "Your data is erased"]
+
+
+# Where a sign-up comes from: newsletter.toml names this machine as the proxy
+
+
+def letters_after(pages: Site, peer: str, said_before: list[str]) -> int:
+    """How many of these sign-ups get a letter: each with an ``X-Forwarded-For`` of its own."""
+    pages.peer = peer
+    for number, text in enumerate(said_before):
+        headers = [("content-type", FORM), *(("x-forwarded-for", line) for line in text.split("\n") if line)]
+        body = f"email=person{number}@example.net".encode()
+        assert pages.ask("POST", "/subscribe", body, headers).status == 200
+    return int(str(pages.one("SELECT count(*) FROM letter WHERE state = 'waiting'")))
+
+
+MORE = joining.AT_ONCE + 3
+ELSEWHERE = [f"203.0.{number}.9" for number in range(MORE)]
+
+
+def test_a_network_that_asks_for_too_many_letters_gets_no_more_by_naming_others(pages: Site) -> None:
+    assert letters_after(pages, "198.51.100.7", ELSEWHERE) == joining.AT_ONCE
+
+
+def test_a_proxy_says_for_each_network_that_it_is_another(pages: Site) -> None:
+    assert letters_after(pages, "127.0.0.1", ELSEWHERE) == MORE
+
+
+@pytest.mark.parametrize("between", [", ", "\n"])
+def test_what_a_client_writes_before_the_proxys_own_word_counts_for_nothing(
+    pages: Site, between: str
+) -> None:
+    forged = [f"{made_up}{between}198.51.100.7" for made_up in ELSEWHERE]
+    assert letters_after(pages, "127.0.0.1", forged) == joining.AT_ONCE
+
+
+def test_behind_two_proxies_the_last_that_is_none_counts(tmp_path: Path) -> None:
+    with site(tmp_path / "press", '[web]\nproxies = ["127.0.0.1", "10.0.0.0/8"]\n') as made:
+        forged = [f"{made_up}, 198.51.100.7, 10.1.2.3" for made_up in ELSEWHERE]
+        assert letters_after(made, "127.0.0.1", forged) == joining.AT_ONCE
+
+
 # For machines
 
 
@@ -394,7 +472,16 @@ def test_the_numbers_for_prometheus_name_no_token_and_stay_on_this_side_of_the_p
     assert 'newsletter_subscriptions{state="unsubscribed"} 1' in text
     assert 'newsletter_letters{state="waiting"} 0' in text
     assert "@" not in text
-    assert pages.get("/metrics", x_forwarded_for="203.0.113.9").status == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via"]
+)
+@pytest.mark.parametrize("value", ["203.0.113.9", "for=203.0.113.9", "1.1 proxy", ""])
+def test_there_are_no_numbers_for_who_comes_through_a_proxy(pages: Site, name: str, value: str) -> None:
+    for method in ("GET", "HEAD"):
+        assert pages.ask(method, "/metrics").status == 200
+        assert pages.ask(method, "/metrics", headers={name.lower(): value}).status == 404
 
 
 def test_health_says_ok(pages: Site) -> None:

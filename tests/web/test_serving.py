@@ -5,29 +5,34 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import resource
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
 
+from newsletter import config, wiring
 from newsletter.store.engine import open_engine, read
 from newsletter.store.schema import subscription
-from newsletter.web import serving
+from newsletter.web import guard, serving
 from tests.support.databases import holder
 from tests.support.publisher import crowd, publisher
 from tests.support.served import Served
 from tests.support.served import serving as served_by
+from tests.support.site import Site
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.publisher import Publisher
 
 DEADLINE = 30.0
 
@@ -122,6 +127,8 @@ def test_the_log_stays_empty_whatever_is_asked_for(tmp_path: Path) -> None:
         running.ask("POST", "/subscribe", "email=someone%40example.org&name=Zo%C3%AB")
         running.ask("GET", "/subscribe", Connection="Upgrade", Upgrade="websocket")
         running.raw(b"GET /u/SECRET HTTP/9\r\n\r\n")
+        broken = {"Content-Type": "multipart/form-data; boundary=x"}
+        running.ask("POST", "/subscribe", "--x\r\nreader@example.org\r\n\r\n--x--\r\n", **broken)
 
 
 def test_an_old_database_or_several_processes_on_sqlite_are_one_clear_error(tmp_path: Path) -> None:
@@ -159,12 +166,93 @@ def test_a_template_that_can_not_be_used_keeps_letters_back_and_not_the_pages(tm
     assert said.startswith("Letters to readers wait: The templates can't be used")
 
 
+# More connections than there is room for
+
+
+def test_more_connections_than_files_may_be_open_stop_neither_letters_nor_the_next_reader(
+    tmp_path: Path,
+) -> None:
+    """``served_by`` looks in the end whether anything was logged."""
+    folder = publisher(tmp_path / "press")
+    folder.import_people(crowd(1))
+    with served_by(folder, within="ulimit -S -n 64 && ulimit -H -n 256") as running:
+        assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (256, 256)
+        with ExitStack() as stack:
+            plugs = [stack.enter_context(_half_a_request(running.port)) for _ in range(400)]
+            wait_for(lambda: sum(map(_is_open, plugs)) <= serving.room(256), running.process)
+            held = [plug for plug in plugs if _is_open(plug)][-1]
+            held.settimeout(DEADLINE)
+            held.sendall(b"Host: news.example.org\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: held.recv(65536), b""))
+            assert answer.startswith(b"HTTP/1.1 200 ")  # so the database could be read
+            _sign_up_elsewhere(folder)
+            letters = folder.root / ".newsletter" / "outbox" / "letters"
+            wait_for(lambda: any(letters.glob("*.eml")), running.process)
+        wait_for(lambda: _until_told(running, running.numbers()[0]), running.process)
+
+
+def test_who_comes_while_the_server_is_busy_waits_in_the_queue(served: Served) -> None:
+    os.kill(served.process.pid, signal.SIGSTOP)  # as busy as can be
+    try:
+        with ExitStack() as stack:
+            for _ in range(20 * serving.AT_ONCE):
+                stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=DEADLINE))
+    finally:
+        os.kill(served.process.pid, signal.SIGCONT)
+    assert served.ask("GET", "/healthz")[0] == 200
+
+
+def _half_a_request(port: int) -> socket.socket:
+    plug = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+    with suppress(ConnectionError):  # closed already
+        plug.sendall(b"GET /healthz HTTP/1.1\r\n")
+    plug.setblocking(False)
+    return plug
+
+
+def _is_open(plug: socket.socket) -> bool:
+    try:
+        return bool(plug.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def _sign_up_elsewhere(folder: Publisher) -> None:
+    """As another process of ours would note it in the same database."""
+    settings = config.load(folder.root, {})
+    engine = wiring.open_store(settings)
+    pages = Site(settings, engine)
+    assert pages.post("/subscribe", {"email": "fresh@example.org"}).status == 200
+    pages.group.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most"), [(10, 16), (256, 48), (1024, 816), (524_288, serving.MOST_CONNECTIONS)]
+)
+def test_there_is_room_for_what_the_database_and_letters_leave(descriptors: int, most: int) -> None:
+    assert serving.room(descriptors) == most
+
+
 # Slowness and the end, with short times
 
 
 @contextmanager
-def patient(seconds: float, header_seconds: float) -> Iterator[int]:
+def patient(
+    seconds: float = DEADLINE, header_seconds: float = DEADLINE, drain_seconds: float = DEADLINE
+) -> Iterator[int]:
     """A server in this process whose patience is short; its application says what it was sent."""
+    with patient_server(seconds, header_seconds, drain_seconds) as (_, port):
+        yield port
+
+
+@contextmanager
+def patient_server(
+    seconds: float, header_seconds: float, drain_seconds: float
+) -> Iterator[tuple[serving.Server, int]]:
+    """The same, to look into it."""
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
 
@@ -175,12 +263,12 @@ def patient(seconds: float, header_seconds: float) -> Iterator[int]:
 
     bounded = Bounded(app, seconds=seconds, problem=lambda status: PlainTextResponse("problem", status))
     listening, started = serving.listen("127.0.0.1", 0), threading.Event()
-    server = serving.make(bounded, started.set, header_seconds=header_seconds)
+    server = serving.make(bounded, started.set, header_seconds=header_seconds, drain_seconds=drain_seconds)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         assert started.wait(DEADLINE)
-        yield listening.getsockname()[1]
+        yield server, listening.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
@@ -231,6 +319,28 @@ def test_bytes_that_drip_in_do_not_prolong_the_wait() -> None:
             else:
                 pytest.fail("it waited for ever")
         assert not answer or answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_asks_again_and_again_and_takes_no_answer_is_cut_off() -> None:
+    body = b"x" * guard.LARGEST_BODY
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with patient(drain_seconds=0.3) as port, socket.create_connection(("127.0.0.1", port)) as plug:
+        plug.settimeout(DEADLINE)
+        with pytest.raises(ConnectionError):
+            plug.sendall(request * 2_000)  # more than the kernel keeps
+
+
+def test_an_answer_that_is_not_taken_does_not_hold_a_connection_that_is_told_to_close() -> None:
+    body = b"x" * guard.LARGEST_BODY
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with patient_server(DEADLINE, DEADLINE, drain_seconds=0.3) as (server, port), socket.socket() as plug:
+        for listening in server.servers[0].sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that there is
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        plug.connect(("127.0.0.1", port))
+        plug.sendall(head + body)
+        wait_for(lambda: server.server_state.total_requests == 1)
+        wait_for(lambda: not server.server_state.connections)
 
 
 def test_what_is_being_written_when_the_server_is_told_to_stop_is_written_and_answered(
