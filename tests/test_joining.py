@@ -43,9 +43,15 @@ def key(address: str = ZOE) -> bytes:
 
 
 def ask(
-    engine: Engine, address: str = ZOE, *, now: datetime = NOW, network: str = "203.0.113.9", **said: str
+    engine: Engine,
+    address: str = ZOE,
+    *,
+    list_name: str = "readers",
+    now: datetime = NOW,
+    network: str = "203.0.113.9",
+    **said: str,
 ) -> bool:
-    wish = SignUp(address, "readers", form="page", source="https://news.example.org/subscribe", **said)
+    wish = SignUp(address, list_name, form="page", source="https://news.example.org/subscribe", **said)
     limits = Rate(20, 3600)
     return write(
         engine,
@@ -336,37 +342,25 @@ def test_whoever_clicks_is_called_what_they_wrote_and_not_what_a_stranger_did(en
     assert name_of(engine) == "Vera"
 
 
-@pytest.mark.parametrize("name", ["", "Idiot"])
-def test_nobody_on_a_list_is_renamed_by_a_sign_up(engine: Engine, name: str) -> None:
-    put(engine)
-    news = Wording.of("I want the news.", "en")
-    wish = SignUp(ZOE, "news", name=name)
-    limits = {"address_key": SECRET, "network": "", "limits": Rate(9, 1), "wording": news, "now": NOW}
-    write(engine, lambda conn: joining.ask(conn, wish, **limits))
+@pytest.mark.parametrize(
+    ("before", "list_name", "name", "after"),
+    [
+        ("active", "news", "", "Zoë"),
+        ("active", "news", "Idiot", "Zoë"),  # whoever is on a list is renamed by no sign-up
+        ("unsubscribed", "readers", "", "Zoë"),
+        ("unsubscribed", "readers", "Zoe", "Zoe"),
+        ("unsubscribed", "news", "", "Zoë"),
+    ],
+)
+def test_who_was_here_before_is_renamed_by_themselves_only(
+    engine: Engine, before: str, list_name: str, name: str, after: str
+) -> None:
+    put(engine, SubscriptionState(before))
+    ask(engine, list_name=list_name, name=name)
     number = look(engine).subscription_id
     assert number is not None
     assert confirm(engine, number) is Outcome.CONFIRMED
-    assert name_of(engine) == "Zoë"
-
-
-def test_who_comes_back_without_a_name_keeps_the_one_they_had(engine: Engine) -> None:
-    put(engine, SubscriptionState.UNSUBSCRIBED)
-    ask(engine)
-    number = look(engine).subscription_id
-    assert number is not None
-    assert confirm(engine, number) is Outcome.CONFIRMED
-    assert name_of(engine) == "Zoë"
-
-
-def test_who_had_left_one_list_and_joins_another_without_a_name_keeps_theirs(engine: Engine) -> None:
-    put(engine, SubscriptionState.UNSUBSCRIBED)
-    wish = SignUp(ZOE, "news")
-    limits = {"address_key": SECRET, "network": "", "limits": Rate(9, 1), "wording": AGREED, "now": NOW}
-    write(engine, lambda conn: joining.ask(conn, wish, **limits))
-    number = look(engine).subscription_id
-    assert number is not None
-    assert confirm(engine, number) is Outcome.CONFIRMED
-    assert name_of(engine) == "Zoë"
+    assert name_of(engine) == after
 
 
 def name_of(engine: Engine) -> str:
@@ -404,13 +398,7 @@ def test_who_asked_once_more_has_all_the_time_of_the_new_letter(engine: Engine) 
 
 def test_a_person_of_another_list_is_kept_when_a_wish_is_forgotten(engine: Engine) -> None:
     put(engine)
-    wish = SignUp(ZOE, "news")
-    write(
-        engine,
-        lambda conn: joining.ask(
-            conn, wish, address_key=SECRET, network="", limits=Rate(9, 1), wording=AGREED, now=NOW
-        ),
-    )
+    ask(engine, list_name="news")
     look(engine)
     write(engine, lambda conn: joining.forget_unconfirmed(conn, NOW + joining.UNCONFIRMED_KEPT))
     lists = read(engine, lambda conn: [person.list for _, person in subscribers.person(conn, key())])
