@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from newsletter.cli.reading import Shown
+from newsletter.cli.importing import Shown
 from newsletter.people import WINDOW
 from newsletter.store.engine import open_engine, read
 from newsletter.store.schema import consent, subscriber, subscription, suppression
