@@ -54,7 +54,9 @@ def canonical(address: str) -> str:
         ValueError: if there is no @ or the domain can't be one.
     """
     local, domain = _halves(ascii_domain(address.strip(BLANKS)))
-    return f"{normalize('NFC', normalize('NFD', local).lower())}@{domain.lower()}"
+    # Python writes the small sigma in two ways, by what stands behind it.
+    small = normalize("NFD", local).lower().replace("ς", "σ")
+    return f"{normalize('NFC', small)}@{domain.lower()}"
 
 
 def ascii_domain(address: str) -> str:

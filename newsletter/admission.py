@@ -109,7 +109,12 @@ def act(
     """Do what was decided in the same transaction; ``said`` is the consent of those who are new."""
     # An address that is suppressed and not on the list is not put there: perhaps it was erased.
     coming = [d for d in decisions if d.verdict in _COMING and not d.on_list and not d.suppressed]
+    elsewhere = {d.known.subscriber_id: d.entry.name for d in coming if d.known is not None}
+    if elsewhere:
+        store.forget_names_of_strangers(conn, elsewhere)
     store.add_people(conn, list_id, [_newcomer(d.entry, said) for d in coming], source=source, now=now)
+    if elsewhere:
+        store.share_break(conn, list_id, elsewhere)
     for decision in decisions:
         if decision.known is not None and decision.verdict in _DESCRIBED:
             _describe(conn, decision.entry, decision.known)

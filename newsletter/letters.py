@@ -87,13 +87,6 @@ class Dropped:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A letter that could not be made: a fault of ours. It waits."""
-
-    letter: Letter
-
-
 class Office:
     """Sends what waits. One for each process that may send letters; they share the work."""
 
@@ -146,7 +139,7 @@ class Office:
 
     # Deciding
 
-    def _take(self, conn: Connection, now: datetime) -> list[Ready | Dropped | Failed]:
+    def _take(self, conn: Connection, now: datetime) -> list[Ready | Dropped | None]:
         found = [self._try_to_decide(conn, letter, now) for letter in outbox.claim(conn, now)]
         for one in found:
             if isinstance(one, Dropped):
@@ -155,14 +148,14 @@ class Office:
                 outbox.settle(conn, one.letter.id, state, now, one.why)
         return found
 
-    def _try_to_decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped | Failed:
-        """One row that nobody had thought of must not keep back all others."""
+    def _try_to_decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped | None:
+        """One row that nobody had thought of must not keep back all others. None: it waits."""
         try:
             return self._decide(conn, letter, now)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             logger.error("a letter waits, because of %s", where(error))  # noqa: TRY400 - its words may hold an address
             outbox.postpone(conn, letter, now + LATER, "could not be made")
-            return Failed(letter)
+            return None
 
     def _decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped:
         if letter.expires_at <= now:

@@ -221,7 +221,10 @@ class _Said:
         for end, cells in self._sheet.glance():
             line, last = last + 1, end
             if cells is None:
-                yield Row(line, (), "a quotation mark is not closed where a cell ends", end), ()
+                yield (
+                    Row(line, (), "a quotation mark is not closed where a cell ends", end, end - line + 1),
+                    (),
+                )
                 continue
             if len(cells) > width and not any(map(str.strip, cells[width:])):
                 del cells[width:]
@@ -233,11 +236,9 @@ class _Said:
                 yield self._sheet.row(line, cells, end), cells
 
     def _refuse_torn(self, row: Row) -> None:
-        lost = row.last - row.line
-        if row.cells != self._sheet.header and self._columns.torn(row) and (row.problem or lost > 1):
-            problem = row.problem or "a quotation mark makes one row of them"
+        if row.swallowed > 1:
             raise UsageError(
-                f"{self._sheet.path}, lines {row.line} to {row.last}: {problem}, so nobody in them can be read.",
+                f"{self._sheet.path}, lines {row.line} to {row.last}: {row.problem}, so nobody in them can be read.",
                 hint=f"Mend the quotation marks in line {row.line}; without --apply you see all such places.",
             )
 
@@ -246,10 +247,10 @@ class _Said:
             self._note_unclear(row.line, " ".join(cells))
             self._broken.update(() if cells else (row.line,))
             return
-        if self._columns.other_list(row) is not None:
-            return
         status, email = status_of(self._columns.cell(row, "status")), self._columns.cell(row, "email")
-        if status is Status.ACTIVE:
+        # Of another list's rows, only what is said of the address itself: to leave one list is no word about all.
+        about_all = (Status.BOUNCED, Status.COMPLAINED)
+        if status is Status.ACTIVE or (status not in about_all and self._columns.other_list(row) is not None):
             return
         try:
             key = addresses.key(addresses.parse(email), self._secret)

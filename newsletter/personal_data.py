@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from newsletter import addresses
+from newsletter import addresses, choosing
 from newsletter.joining import A_FEW_A_DAY, A_FEW_NOW, TOO_MANY, letters_to
 from newsletter.model import LetterPurpose
 from newsletter.store import choices, engine, letters, personal, subscribers, throttles
@@ -32,6 +32,7 @@ CHANGE_LASTS = timedelta(days=1)
 MOVED = "moved to another address"
 
 CHANGED, ALREADY, TAKEN, GONE = "changed", "already", "taken", "gone"
+CALLED_OFF, LEFT = "called off", "left"
 
 
 # The link to one's own data
@@ -194,11 +195,22 @@ def change(
     return _move(conn, owner, to, Said(source, form, now))
 
 
-def call_change_off(conn: Connection, subscription_id: int, expires: datetime, *, now: datetime) -> None:
-    """Forget that somebody asked to use this address: whoever reads there did not ask. Nothing, if it was done."""
+def refuse_change(
+    conn: Connection, subscription_id: int, expires: datetime, *, source: str, now: datetime, form: str = ""
+) -> str:
+    """The answer to the same letter of a mail program's "unsubscribe".
+
+    ``called off`` while nobody has confirmed it: whoever reads there did not ask, and the reader's standing is not
+    theirs. ``left`` once it was confirmed, for then it is. ``gone`` when nobody can know any more.
+    """
     found = letters.find(conn, LetterPurpose.CHANGE, subscription_id, expires)
-    if found is not None and found.used_at is None:
-        letters.forget(conn, found.id)
+    if found is None:
+        return GONE
+    if found.used_at is not None:
+        choosing.leave(conn, subscription_id, source=source, now=now, form=form)
+        return LEFT
+    letters.call_off(conn, found.id, now)
+    return CALLED_OFF
 
 
 def _move(conn: Connection, owner: choices.Owner, to: Addressee, said: Said) -> str:

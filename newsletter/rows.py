@@ -93,6 +93,7 @@ class Row(NamedTuple):
     cells: tuple[str, ...]
     problem: str = ""
     last: int = 0  # where it ends
+    swallowed: int = 0  # lines of it that are probably other rows, behind a stray quotation mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +143,23 @@ class Sheet:
     def _checked(self, row: Row) -> Row:
         width = len(self.header)
         cells, rest = row.cells[:width], row.cells[width:]
-        problem = row.problem
+        problem, swallowed = row.problem, row.swallowed
+        if not problem and row.last > row.line:
+            swallowed = max(map(self._swallowed_in, row.cells))
+            problem = "a quotation mark makes one cell of these rows" if swallowed else ""
         if not problem and (len(cells) < width or any(rest)):
             # Shifted cells would give a person somebody else's status: better no row than a guess.
             problem = f"has {len(row.cells)} cells where the first line has {width}"
-        elif not problem and row.last > row.line and any(map(self._holds_row, cells)):
-            problem = "a quotation mark makes one cell of these rows"
-        return Row(row.line, () if problem else cells, problem, row.last)
+        return Row(row.line, () if problem else cells, problem, row.last, swallowed)
 
-    def _holds_row(self, cell: str) -> bool:
-        """Whether a line within a cell is a row by itself: as many cells, and one of them an address."""
-        for line in cell.splitlines()[1:]:
+    def _swallowed_in(self, cell: str) -> int:
+        """How many lines of a cell are left from the first that is a row by itself: as many cells, one an address."""
+        lines = cell.splitlines()
+        for at, line in enumerate(lines if len(lines) > 1 else ()):
             cells = line.split(self.separator)
             if len(cells) == len(self.header) and any(ADDRESS.fullmatch(one.strip(' "')) for one in cells):
-                return True
-        return False
+                return len(lines) - at
+        return 0
 
 
 def open_sheet(path: Path) -> Sheet:
@@ -206,17 +209,22 @@ def _encoding(path: Path, file: BinaryIO) -> tuple[str, int, bool]:
 
 
 def _refuse_mixture(path: Path, file: BinaryIO) -> None:
-    """One byte that is not UTF-8 must not turn every name of a file that is UTF-8 into `MÃ¼ller`."""
-    first_bad, utf8 = 0, False
+    """One byte that is not UTF-8 must not turn every name of a file that is UTF-8 into `MÃ¼ller`.
+
+    Some lines of Windows-1252 are UTF-8 by accident, such as `JOSÉ` before a blank that does not break; so it is the
+    greater part that counts.
+    """
+    bad, good = [], 0
     for number, line in enumerate(file, start=1):
-        text = line.decode("utf-8", errors="ignore")
-        first_bad = first_bad or (number if len(text.encode()) < len(line) else 0)
-        # What UTF-8 writes with the byte for ß is no letter of Europe: in Windows-1252 it is `Weiß’` and the like.
-        utf8 = utf8 or re.search("[\x80-\u07bf\u0800-\U0010ffff]", text) is not None
-        if first_bad and utf8:
-            raise UsageError(
-                f"{path} is UTF-8 in some places and not in others: see line {first_bad}.", hint=SAVE_AS
-            )
+        try:
+            # What UTF-8 writes with the byte for ß is no letter of Europe: in Windows-1252 it is `Weiß’` and the like.
+            good += re.search("[\x80-\u07bf\u0800-\U0010ffff]", line.decode("utf-8")) is not None
+        except UnicodeDecodeError:
+            bad.append(number)
+    if good >= len(bad):
+        raise UsageError(
+            f"{path} is UTF-8 in some places and not in others: see line {bad[0]}.", hint=SAVE_AS
+        )
 
 
 def _accepts(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> bool:

@@ -147,19 +147,22 @@ def read(token: str, purpose: Purpose, ring: Keyring, *, now: datetime) -> int:
     return _opened(token, purpose, ring, now)[0]
 
 
-def read_dated(token: str, purpose: Purpose, ring: Keyring, *, now: datetime) -> tuple[int, datetime]:
-    """The subscription id, and when the token expires: for purposes that do. Raises as ``read`` does."""
+def read_dated(token: str, purpose: Purpose, ring: Keyring, *, now: datetime | None) -> tuple[int, datetime]:
+    """The subscription id, and when the token expires: for purposes that do.
+
+    Raises as ``read`` does; without ``now``, a token that has expired is read like any other.
+    """
     subscription, signed = _opened(token, purpose, ring, now)
     return subscription, datetime.fromtimestamp(EXPIRY.unpack_from(signed, HEAD.size)[0], UTC)
 
 
-def _opened(token: str, purpose: Purpose, ring: Keyring, now: datetime) -> tuple[int, bytes]:
+def _opened(token: str, purpose: Purpose, ring: Keyring, now: datetime | None) -> tuple[int, bytes]:
     signed = _genuine(token, ring)
     head, _, subscription = HEAD.unpack_from(signed)
     if head != VERSION << 4 | purpose:
         raise BadToken("This link is not valid.")
     # Only after the signature: a guess must not learn more than that it was wrong.
-    if purpose.expires and EXPIRY.unpack_from(signed, HEAD.size)[0] <= _seconds(now):
+    if purpose.expires and now is not None and EXPIRY.unpack_from(signed, HEAD.size)[0] <= _seconds(now):
         raise Expired("This link has expired.")
     return int(subscription), signed
 

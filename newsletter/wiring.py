@@ -453,7 +453,7 @@ def housekeeping(engine: Engine) -> Callable[[], None]:
     def keep_house() -> None:
         now = datetime.now(UTC)
         choosing.wake_all(engine, now)
-        for step in (joining.forget_unconfirmed, throttles.sweep, letters.sweep):
+        for step in (joining.forget_unconfirmed, throttles.sweep, letters.forget_names, letters.sweep):
             in_chunks(engine, partial(_chunk, step, now))
         in_chunks(engine, personal.cut_answers)
         if not personal_data.finish_overwriting(engine):

@@ -255,18 +255,24 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 def test_whoever_reads_the_letter_to_a_new_address_can_call_it_off(engine: Engine) -> None:
     number, expires = change_link(engine, joins(engine))
     for _ in range(2):
-        do(engine, personal_data.call_change_off, number, expires)
+        assert do(engine, personal_data.refuse_change, number, expires, source="x") == "called off"
     assert do(engine, personal_data.change, number, expires, source="x") == "gone"
     assert address_of(engine, number) == ZOE
     assert NEW not in everything(engine)
 
 
-def test_what_was_confirmed_can_not_be_called_off(engine: Engine) -> None:
+def test_once_a_new_address_is_confirmed_unsubscribe_in_that_letter_means_unsubscribe(engine: Engine) -> None:
     number, expires = change_link(engine, joins(engine))
     assert do(engine, personal_data.change, number, expires, source="x") == "changed"
-    do(engine, personal_data.call_change_off, number, expires)
+    assert do(engine, personal_data.refuse_change, number, expires, source="x") == "left"
     assert address_of(engine, number) == NEW
-    assert do(engine, personal_data.change, number, expires, source="x") == "already"
+    assert state_of(engine, number) == SubscriptionState.UNSUBSCRIBED
+
+
+def test_a_month_later_nobody_knows_what_became_of_it(engine: Engine) -> None:
+    number, expires = change_link(engine, joins(engine))
+    write(engine, lambda conn: conn.execute(letter.delete()))
+    assert do(engine, personal_data.refuse_change, number, expires, source="x") == "gone"
 
 
 def emptied_throttles(engine: Engine) -> None:

@@ -137,9 +137,11 @@ def test_one_wrong_byte_does_not_garble_a_whole_file(file: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["Weiß’ Erben", "Groß\xa0", "Strauß–Müller", "Zoë"], ids=range(4))
+@pytest.mark.parametrize(
+    "name", ["Weiß’ Erben", "Groß\xa0", "Strauß–Müller", "Zoë", "JOSÉ\xa0A", "„MENÜ“"], ids=range(6)
+)
 def test_a_file_of_windows_is_read_as_it_was_meant(file: Path, name: str) -> None:
-    text = f"{HEADER}a@example.org,{name}\nb@example.org,Jürgen\n"
+    text = f"{HEADER}a@example.org,{name}\nb@example.org,Jürgen\nc@example.org,Zoë\n"
     assert cells(file, text.encode("cp1252"))[0] == ("a@example.org", name.strip())
 
 

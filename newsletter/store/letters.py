@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from newsletter.model import LetterPurpose, LetterState
 from newsletter.store.schema import letter, list_, wording
@@ -115,9 +115,10 @@ def claim(conn: Connection, now: datetime, limit: int = 20) -> list[Letter]:
 
     First those that readers have asked for: a link that lasts an hour must not wait behind strangers' sign-ups.
     """
-    strangers = case((letter.c.purpose == LetterPurpose.SUBSCRIBE, 1), else_=0)
-    rows = conn.execute(_letters().where(_free(now)).order_by(strangers, letter.c.id).limit(limit))
-    found = [_letter(row) for row in rows]
+    strangers, found = letter.c.purpose == LetterPurpose.SUBSCRIBE, list[Letter]()
+    for some in (~strangers, strangers):
+        query = _letters().where(_free(now), some).order_by(letter.c.id).limit(limit - len(found))
+        found += [_letter(row) for row in conn.execute(query)]
     mine = letter.c.id.in_([one.id for one in found])
     conn.execute(update(letter).where(mine).values(leased_until=now + LEASE, tries=letter.c.tries + 1))
     return found
@@ -179,9 +180,10 @@ def use(conn: Connection, letter_id: int, now: datetime) -> bool:
     return conn.execute(update(letter).where(*unused).values(_NOBODY | {"used_at": now})).rowcount == 1
 
 
-def forget(conn: Connection, letter_id: int) -> None:
-    """As if nobody had asked."""
-    conn.execute(delete(letter).where(letter.c.id == letter_id))
+def call_off(conn: Connection, letter_id: int, now: datetime) -> None:
+    """Its link does nothing any more, and if it has not left, it does not leave."""
+    off = {"state": LetterState.DROPPED, "reason": "called off", "settled_at": now, "leased_until": None}
+    conn.execute(update(letter).where(letter.c.id == letter_id).values(_NOBODY | off))
 
 
 def counts(conn: Connection) -> dict[LetterState, int]:
@@ -191,14 +193,16 @@ def counts(conn: Connection) -> dict[LetterState, int]:
 
 
 def sweep(conn: Connection, now: datetime, limit: int = 500) -> bool:
-    """Takes away rows that nobody will ask for again, a month after their links expired; False when none is left.
-
-    Whom they name goes as soon as the link has ended.
-    """
-    named = or_(letter.c.address_key.is_not(None), letter.c.name != "")
-    conn.execute(update(letter).where(letter.c.expires_at <= now, named).values(_NOBODY))
+    """Takes away rows that nobody will ask for again, a month after their links expired; False when none is left."""
     some = select(letter.c.id).where(letter.c.expires_at <= now - KEPT).limit(limit)
     return conn.execute(delete(letter).where(letter.c.id.in_(some))).rowcount > 0
+
+
+def forget_names(conn: Connection, now: datetime, limit: int = 500) -> bool:
+    """Whom a letter names goes as soon as its link has ended; False when there is none."""
+    named = or_(letter.c.address_key.is_not(None), letter.c.name != "")
+    some = select(letter.c.id).where(letter.c.expires_at <= now, named).limit(limit)
+    return conn.execute(update(letter).where(letter.c.id.in_(some)).values(_NOBODY)).rowcount > 0
 
 
 def remember_wording(conn: Connection, version: str, text: str, language: str, now: datetime) -> None:

@@ -183,9 +183,8 @@ def cut_answers(conn: Connection) -> bool:
     """Cut what servers have said since of copies that were on their way to people who were erased; False if nothing."""
     keys = list(conn.scalars(select(meta.c.key).where(meta.c.key.startswith(EXPECTED, autoescape=True))))
     waits = {int(key.removeprefix(EXPECTED)): key for key in keys}
-    campaigns = select(campaign.c.id).scalar_subquery()  # with the person's number, that has an index
-    handed = (delivery.c.campaign_id.in_(campaigns), delivery.c.state == DeliveryState.HANDED)
-    still = select(delivery.c.subscriber_id).where(*handed, delivery.c.subscriber_id.in_(waits))
+    handed = delivery.c.state == DeliveryState.HANDED
+    still = select(delivery.c.subscriber_id).where(delivery.c.subscriber_id.in_(waits), handed)
     answered = waits.keys() - set(conn.scalars(still))
     if not answered:
         return False

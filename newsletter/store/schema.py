@@ -166,7 +166,9 @@ letter = Table(  # a mail to one person that somebody has just asked for: sent a
     Column("subscription_id", ForeignKey("subscription.id")),  # NULL until a sign-up is looked at
     Column("address", Text),  # NULL once it is not needed any more
     Column("address_key", LargeBinary(16)),
-    Column("name", Text, nullable=False, default=""),  # a sign-up's: used only for people who are not known
+    Column(
+        "name", Text, nullable=False, default=""
+    ),  # a sign-up's: whoever confirms it and is on no list is called so
     Column("form", Text, nullable=False, default=""),
     Column("source", Text, nullable=False, default=""),
     Column("wording", Text, nullable=False, default=""),

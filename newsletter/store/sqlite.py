@@ -119,9 +119,11 @@ def scrub(engine: Engine) -> bool:
     page, and may leave what they were in the gap: one erased address of 300 was still there in a trial. Only a rewrite
     takes that away. It keeps writers waiting for a second for each 100 MB, so what is larger is left to a quiet hour.
     """
-    until = time.monotonic() + SCRUB_SECONDS
     with contextlib.closing(engine.raw_connection()) as borrowed:
         raw: Any = borrowed.driver_connection
+        # First: what is rewritten goes into the log, which would grow by the whole file at every try.
+        if not _cut_log(raw):
+            return False
         try:
             if _size(raw) <= REWRITTEN_BYTES:
                 _patiently(partial(_rewrite, raw), SCRUB_SECONDS)
@@ -129,10 +131,16 @@ def scrub(engine: Engine) -> bool:
             if _code(error) not in _BUSY:
                 raise
             return False
-        while raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # somebody reads or writes
-            if time.monotonic() >= until:
-                return False
-            time.sleep(RETRY_SECONDS)
+        return _cut_log(raw)
+
+
+def _cut_log(raw: sqlite3.Connection) -> bool:
+    """False if somebody has been reading or writing all the time."""
+    until = time.monotonic() + SCRUB_SECONDS
+    while raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() >= until:
+            return False
+        time.sleep(RETRY_SECONDS)
     return True
 
 

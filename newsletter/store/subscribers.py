@@ -202,6 +202,31 @@ def _insert_people(conn: Connection, people: Sequence[Newcomer], at: int) -> Non
     conn.exec_driver_sql(_PERSON.replace("?", mark), rows)
 
 
+def forget_names_of_strangers(conn: Connection, names: Mapping[int, str]) -> None:
+    """Subscriber → what they are called now: of those who have confirmed nothing, anybody may have typed the name."""
+    confirmed = exists().where(
+        subscription.c.subscriber_id == subscriber.c.id, subscription.c.state != SubscriptionState.PENDING
+    )
+    query = select(subscriber.c.id).where(subscriber.c.id.in_(names), ~confirmed)
+    for number in conn.scalars(query).all():
+        rename(conn, number, names[number])
+
+
+def share_break(conn: Connection, list_id: int, subscriber_ids: Collection[int]) -> None:
+    """Whoever comes onto a list while they are on a break, which holds for all lists, is on it here too."""
+    other = subscription.alias()
+    until = select(func.max(other.c.paused_until)).where(
+        other.c.subscriber_id == subscription.c.subscriber_id, other.c.state == SubscriptionState.PAUSED
+    )
+    fresh = (
+        subscription.c.list_id == list_id,
+        subscription.c.subscriber_id.in_(subscriber_ids),
+        subscription.c.state == SubscriptionState.ACTIVE,
+    )
+    paused = {"state": SubscriptionState.PAUSED, "paused_until": until.scalar_subquery()}
+    conn.execute(update(subscription).where(*fresh, until.scalar_subquery().is_not(None)).values(paused))
+
+
 def rename(conn: Connection, subscriber_id: int, name: str) -> None:
     """Give a person another name."""
     conn.execute(update(subscriber).where(subscriber.c.id == subscriber_id).values(name=name))

@@ -159,9 +159,11 @@ class Deeds:
         """The new address is theirs. What became of it: one of ``personal_data``'s words."""
         return await self._write(personal_data.change, subscription, expires, source=LINK, form=CONFIRM)
 
-    async def call_change_off(self, subscription: int, expires: datetime) -> None:
-        """Somebody at the new address says no."""
-        await self._write(personal_data.call_change_off, subscription, expires)
+    async def refuse_change(self, subscription: int, expires: datetime) -> str:
+        """Somebody at the new address says no. What became of it: one of ``personal_data``'s words."""
+        return await self._write(
+            personal_data.refuse_change, subscription, expires, source=LINK, form=ONE_CLICK
+        )
 
     async def erase(self, subscription: int, expires: datetime) -> bool:
         """For good, and the files of their mails too."""

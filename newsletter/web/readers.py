@@ -22,7 +22,7 @@ from newsletter import addresses, tokens, wiring
 from newsletter.errors import DatabaseError
 from newsletter.headers import CONTROL
 from newsletter.model import Edition, SubscriptionState
-from newsletter.personal_data import GONE, TAKEN
+from newsletter.personal_data import CALLED_OFF, GONE, LEFT, TAKEN
 from newsletter.tokens import BadToken, Expired, Purpose
 from newsletter.web import counting, forms, guard, start, style
 from newsletter.web.deeds import LEAVE, PREFERENCES
@@ -189,16 +189,11 @@ class Readers:
         return self.pages.message("confirmed", [self.words("confirmed.text")], links)
 
     async def _change(self, request: Request) -> Response:
-        one_click = request.method == "POST" and await _is_one_click(request)
-        try:
-            subscription, expires = self._dated(request, Purpose.CHANGE)
-        except Expired:
-            if one_click:  # what ended by itself is called off
-                return self._called_off()
-            raise
-        if one_click:
-            await self.deeds.call_change_off(subscription, expires)
-            return self._called_off()
+        """Only our own button says yes: any other POST is a mail program's, and its "unsubscribe" means no."""
+        sent = await _fields_if_any(request) if request.method == "POST" else {}
+        if request.method == "POST" and (sent.get("action") != "change" or "List-Unsubscribe" in sent):
+            return await self._refuse_change(request)
+        subscription, expires = self._dated(request, Purpose.CHANGE)
         if request.method != "POST":
             return self._question(self.words("change.heading"), self.words("change.text"), "change")
         found = await self.deeds.change(subscription, expires)
@@ -208,12 +203,22 @@ class Readers:
             return self.pages.message("taken", [self.words("taken.text")])
         return self.pages.message("changed", [self.words("changed.text")])
 
-    def _called_off(self) -> HTMLResponse:
-        return self.pages.message("called_off", [self.words("called_off.text")])
+    async def _refuse_change(self, request: Request) -> Response:
+        """It is never too late for that: a mail program's "unsubscribe" is pressed weeks later too."""
+        token = request.path_params["token"]
+        subscription, expires = tokens.read_dated(token, Purpose.CHANGE, self.ring, now=None)
+        found = await self.deeds.refuse_change(subscription, expires)
+        if found == LEFT:
+            return _copy(self._left)
+        if found == CALLED_OFF:
+            return self.pages.message("called_off", [self.words("called_off.text")])
+        return self._too_old(about_data=True)
 
     def _question(self, heading: str, question: str, about: str) -> HTMLResponse:
         button, not_you = self.words(f"{about}.button"), self.words(f"{about}.not_you")
-        return self.pages.show("confirm", heading, question=question, button=button, not_you=not_you)
+        return self.pages.show(
+            "confirm", heading, question=question, button=button, action=about, not_you=not_you
+        )
 
     # Leaving
 
@@ -436,11 +441,6 @@ class Readers:
 
     def _date(self, moment: datetime) -> str:
         return self.pages.texts.date(moment.date())
-
-
-async def _is_one_click(request: Request) -> bool:
-    """From a mail program, and not from a page of ours (RFC 8058)."""
-    return "List-Unsubscribe" in await _fields_if_any(request)
 
 
 async def _fields_if_any(request: Request) -> Mapping[str, str]:

@@ -151,7 +151,7 @@ def test_nobody_is_named_any_more_once_the_link_has_ended(
     queue(engine, purpose)
     if settled:
         settle(engine, *claim(engine), LetterState.SENT)
-    write(engine, lambda conn: letters.sweep(conn, expiry(engine)))
+    write(engine, lambda conn: letters.forget_names(conn, expiry(engine)))
     found = row(engine)
     assert (found.address, found.address_key, found.name) == (None, None, "")
 

@@ -77,6 +77,28 @@ def test_a_scrub_says_when_somebody_keeps_the_log_in_use(
     engine.dispose()
 
 
+def test_trying_again_beside_a_backup_does_not_let_the_log_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SCRUB_SECONDS", 0.02)
+    engine = open_store(tmp_path, people=20)
+    backup = open_engine(f"sqlite:///{tmp_path / 'newsletter.db'}")
+    with backup.connect() as conn, conn.begin():
+        values(engine)
+        conn.exec_driver_sql("SELECT count(*) FROM subscriber")
+        erase(engine)
+        log = tmp_path / "newsletter.db-wal"
+        sizes = []
+        for _ in range(3):
+            assert not scrub(engine)
+            sizes.append(log.stat().st_size)
+    backup.dispose()
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert scrub(engine)
+    assert held(tmp_path) == set()
+    engine.dispose()
+
+
 def test_a_scrub_says_when_somebody_keeps_the_database_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

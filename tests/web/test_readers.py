@@ -339,24 +339,44 @@ def change_link(pages: Site) -> str:
     return f"/c/{pages.token(Purpose.CHANGE, lasts=timedelta(seconds=seconds) - (pages.now - start.EPOCH))}"
 
 
-@pytest.mark.parametrize("kind", [MULTIPART, FORM])
-def test_one_click_in_the_letter_to_a_new_address_calls_the_change_off_and_nothing_else(
-    pages: Site, change_link: str, kind: str
+CLICK = {"List-Unsubscribe": "One-Click"}
+NOS = [
+    (FORM, urlencode(CLICK).encode()),
+    (MULTIPART, multipart(**CLICK)),
+    (FORM, urlencode(CLICK | {"action": "change"}).encode()),
+    ("", b""),
+    ("text/plain", b"List-Unsubscribe=One-Click"),
+    (FORM, b"list-unsubscribe=One-Click"),
+    ("multipart/form-data", multipart(**CLICK)),
+    (MULTIPART, multipart(**CLICK).replace(b"\r\n", b"\n")),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), NOS, ids=range(len(NOS)))
+def test_what_is_not_our_own_button_in_the_letter_to_a_new_address_calls_the_change_off(
+    pages: Site, change_link: str, kind: str, body: bytes
 ) -> None:
-    click = {"List-Unsubscribe": "One-Click"}
-    body = multipart(**click) if kind == MULTIPART else urlencode(click).encode()
     for _ in range(2):
-        answer = pages.ask("POST", change_link, body, {"content-type": kind})
+        answer = pages.ask("POST", change_link, body, {"content-type": kind} if kind else {})
         assert (answer.status, heading(answer)) == (200, "Nothing has changed")
     assert state(pages) == "active"
-    assert pages.post(change_link).status == 410
+    assert pages.post(change_link, {"action": "change"}).status == 410
     assert pages.one("SELECT count(*) FROM subscriber WHERE address = 'other@example.org'") == 0
 
 
-def test_one_click_on_a_change_that_has_ended_is_answered_all_the_same(pages: Site, change_link: str) -> None:
+def test_it_is_never_too_late_to_say_no_to_a_new_address(pages: Site, change_link: str) -> None:
     pages.now += timedelta(days=2)
-    assert pages.post(change_link, {"List-Unsubscribe": "One-Click"}).status == 200
-    assert pages.post(change_link).status == 410
+    assert pages.post(change_link, CLICK).status == 200
+    assert pages.post(change_link, {"action": "change"}).status == 410
+
+
+def test_after_a_new_address_was_confirmed_one_click_in_that_letter_leaves(
+    pages: Site, change_link: str
+) -> None:
+    assert heading(pages.post(change_link, {"action": "change"})) == "Your address is changed"
+    pages.now += timedelta(days=20)
+    assert heading(pages.post(change_link, CLICK)) == "You are unsubscribed"
+    assert state(pages) == "unsubscribed"
 
 
 def test_an_access_link_ends_after_an_hour(pages: Site) -> None:
@@ -415,8 +435,9 @@ def test_to_look_at_a_link_that_was_mailed_changes_nothing_and_does_not_use_it_u
         answer = pages.ask(method, link, sent, {"content-type": FORM}, query=sent)
         assert answer.status == (200 if method in {"GET", "HEAD"} else 405)
         assert pages.rows() == before, (method, link[:3], sent)
+    buttons = [{"action": "confirm"}, {"action": "change"}, {"action": "erase", "sure": "yes"}]
     headings = [
-        heading(pages.post(link, {"action": "erase", "sure": "yes"})) for link in (confirm, change, access)
+        heading(pages.post(link, sent)) for link, sent in zip((confirm, change, access), buttons, strict=True)
     ]
     assert headings == ["You are on the list", "Your address is changed", "Your data is erased"]
 
