@@ -191,8 +191,11 @@ def change(
     if found.used_at is not None:
         return ALREADY
     to = Addressee(found.address, found.address_key)
+    if hindered := _hindrance(conn, owner, to):
+        return hindered  # and the link is not used up: whoever is there has not become the reader
     letters.use(conn, found.id, now)
-    return _move(conn, owner, to, Said(source, form, now))
+    _move(conn, owner, to, Said(source, form, now))
+    return CHANGED
 
 
 def refuse_change(
@@ -213,31 +216,28 @@ def refuse_change(
     return CALLED_OFF
 
 
-def _move(conn: Connection, owner: choices.Owner, to: Addressee, said: Said) -> str:
+def _hindrance(conn: Connection, owner: choices.Owner, to: Addressee) -> str:
     stopped = subscribers.suppressed(conn, [to.key]).get(to.key)
-    if not to.address or owner.key is None or (stopped and stopped.reason not in subscribers.LIFTABLE):
+    if not to.address or (stopped and stopped.reason not in subscribers.LIFTABLE):
         return GONE
-    if not _make_way(conn, owner, to.key, said.now):
-        return TAKEN
+    other = personal.owner_of(conn, to.key)
+    free = other in {None, owner.subscriber_id} or not personal.is_on_a_list(conn, other)
+    return "" if free else TAKEN
+
+
+def _move(conn: Connection, owner: choices.Owner, to: Addressee, said: Said) -> None:
+    other = personal.owner_of(conn, to.key)
+    if other not in {
+        None,
+        owner.subscriber_id,
+    }:  # gets nothing any more: the same person, who had given it up
+        personal.erase(conn, [other], to.key, said.now)
     subscribers.unsuppress(conn, to.key)
     personal.move(conn, owner.subscriber_id, to.address, to.key)
-    if owner.key != to.key:  # else it is only written in another way
+    if owner.key is not None and owner.key != to.key:  # else it is only written in another way
         subscribers.suppress(conn, {owner.key: "unsubscribed"}, source=MOVED, now=said.now)
     places = choices.places(conn, owner.subscriber_id)
     choices.say(conn, {place.subscription_id: "address changed" for place in places}, said)
-    return CHANGED
-
-
-def _make_way(conn: Connection, owner: choices.Owner, key: bytes, now: datetime) -> bool:
-    """Whether the address is free. Whoever has it and gets nothing any more is the same person: they gave it up."""
-    other = personal.owner_of(conn, key)
-    if other in {None, owner.subscriber_id}:
-        return True
-    assert other is not None
-    if personal.is_on_a_list(conn, other):
-        return False
-    personal.erase(conn, [other], key, now)
-    return True
 
 
 # Erasing

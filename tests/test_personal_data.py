@@ -269,6 +269,18 @@ def test_once_a_new_address_is_confirmed_unsubscribe_in_that_letter_means_unsubs
     assert state_of(engine, number) == SubscriptionState.UNSUBSCRIBED
 
 
+def test_who_has_an_address_already_does_not_take_the_asker_off_by_saying_yes_and_then_no(
+    engine: Engine,
+) -> None:
+    zoe, other = joins(engine), joins(engine, NEW, name="The other")
+    number, expires = change_link(engine, zoe)
+    for _ in range(2):
+        assert do(engine, personal_data.change, number, expires, source="x") == "taken"
+    assert do(engine, personal_data.refuse_change, number, expires, source="x") == "called off"
+    assert do(engine, personal_data.change, number, expires, source="x") == "gone"
+    assert {state_of(engine, one) for one in (zoe, other)} == {SubscriptionState.ACTIVE}
+
+
 def test_a_month_later_nobody_knows_what_became_of_it(engine: Engine) -> None:
     number, expires = change_link(engine, joins(engine))
     write(engine, lambda conn: conn.execute(letter.delete()))

@@ -63,7 +63,7 @@ class Talk(asyncio.Protocol):
 
     def work(self) -> bool:
         """Takes one thing out of the buffer; False when there is nothing whole in it."""
-        raise NotImplementedError
+        raise NotImplementedError  # each protocol has its own
 
     def caught(self, step: str) -> Fault | None:
         """The fault that was drawn for this step, if one was; it is used up and counted."""
