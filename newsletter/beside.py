@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,11 +49,18 @@ def _start(process: SpawnProcess) -> None:
     To ignore it is the other one's first act, but until then it would end with a traceback.
     """
     resource_tracker.ensure_running()  # it would be started on the way, and let the signal through
+    with uninterrupted():
+        process.start()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C is answered when the block is done. For a process with one thread: another one would let it through."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is answered now
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(pipe: Connection) -> tuple[Any] | None:

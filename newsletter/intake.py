@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from newsletter import addresses, people
 from newsletter.admission import Verdict, act, judge
-from newsletter.beside import beside
+from newsletter.beside import beside, uninterrupted
 from newsletter.errors import UsageError
 from newsletter.people import CHUNK, Status, status_of
 from newsletter.rows import Columns, choose_columns, open_sheet
@@ -150,14 +150,16 @@ def import_people(
         for chunk in chunks:
             # Else others who write would wait for the whole file. What takes time anyway is time for them.
             time.sleep(max(0.0, ended + BREATH_SECONDS - time.monotonic()) if apply else 0.0)
-            report.note_decisions(_step(engine, order, chunk.entries, now=now, apply=apply))
-            ended = time.monotonic()
+            with uninterrupted():  # between the two, a chunk would be done that was not told of
+                decisions = _step(engine, order, chunk.entries, now=now, apply=apply)
+                ended = time.monotonic()
+                done += len(chunk.entries)
+                told(done, sheet.lines)
+            report.note_decisions(decisions)
             for found in chunk.unread:
                 report.note_unread(found)
             report.counts[Verdict.REPEATED] += chunk.repeated
             report.note_others(chunk.others)
-            done += len(chunk.entries)
-            told(done, sheet.lines)
     report.lines.sort(key=lambda line: line.number)
     if report.others and not any(report.counts.values()):
         _refuse_other_lists(order, sheet.header[columns.places["list"]], report.others)

@@ -64,7 +64,7 @@ class SmtpSink:
 
     def read(self) -> list[Arrived]:
         """The messages whose final dot it has read, whatever it answered."""
-        dumps = [path.read_bytes() for path in sorted(self._folder.glob("copy.*"))]
+        dumps = [_dump(path) for path in sorted(self._folder.glob("copy.*"))]
         return [_parse(dump) for dump in dumps if dump.endswith(b"\n\n")]  # else it ended while it read
 
     def _listens(self) -> bool:
@@ -98,6 +98,13 @@ def _libraries() -> str:
         *UNPACKED.glob("lib/*-linux-*"),
     ]
     return os.pathsep.join([*map(str, own), os.environ.get("LD_LIBRARY_PATH", "")])
+
+
+def _dump(path: Path) -> bytes:
+    """Nothing if it takes the file away at this moment, as it does with a message that broke off."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
 
 
 def _parse(dump: bytes) -> Arrived:
