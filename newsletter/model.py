@@ -287,13 +287,28 @@ class Kind(StrEnum):
 class CampaignState(StrEnum):
     """See the diagram in ``sending``."""
 
-    SCHEDULED = "scheduled"
-    HELD = "held"
     PREPARING = "preparing"
     RUNNING = "running"
     PAUSED = "paused"
     FINISHED = "finished"
     CANCELLED = "cancelled"
+
+
+class AppointmentState(StrEnum):
+    """An appointment is over when a campaign has come of it; that is no state of its own."""
+
+    WAITING = "waiting"  # for its time
+    HELD = "held"  # its time came and it could not or should not be sent: a person decides
+    DROPPED = "dropped"  # its time passed, and nobody wants it late
+    CANCELLED = "cancelled"  # by a person
+
+
+class NoticeState(StrEnum):
+    """Where a mail to an editor stands."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    GAVE_UP = "gave-up"
 
 
 class DeliveryState(StrEnum):
@@ -328,7 +343,9 @@ class Campaign:
     created_at: datetime
     started_at: datetime | None = None  # also the Date header of every copy
     finished_at: datetime | None = None
-    reason: str = ""  # why it is held or paused
+    reason: str = ""  # why it is paused
+    override: str = ""  # a person's reason for a second campaign in its period
+    approvals: tuple[str, ...] = ()  # who had approved these bytes, in words, as it was frozen
 
     @property
     def label(self) -> str:

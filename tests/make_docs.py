@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -40,7 +41,7 @@ SETTINGS = {
     "newsletter.full_name": "The telling name. It stands inside the mail only.",
     "newsletter.from": "The address that sends: one of your own domain.",
     "newsletter.reply_to": "Where replies go. A person should read it.",
-    "newsletter.editors": "Who is to be told when something needs a person. Nothing writes to them yet.",
+    "newsletter.editors": "Who gets a mail when something needs a person.",
     "newsletter.base_url": "Where the links in the mail lead: https, no slash at the end, short.",
     "newsletter.postal_address": "Stands in every mail; the law of many countries wants it.",
     "newsletter.language": "Of the fixed words and the dates: `en` or `de`, maybe with a region (`de-AT`).",
@@ -57,6 +58,8 @@ SETTINGS = {
     "sending.retry": "How long to wait before each new try of a copy that was not taken. Then it is refused.",
     "sending.stop_refused": "The campaign is paused when more than this share of its copies was refused, ten at least. "
     '`"off"`: never.',
+    "sending.canary": 'A share of the copies that leaves first: `"1%"`, one at least. Then the rest waits.',
+    "sending.canary_wait": "From the last answer to the canary until the rest leaves, unless too many were refused.",
     "sending.domains": 'The same as `rate` for what stands after the @: `[sending.domains]`, `"gmail.com" = "20/s"`.',
     "smtp.host": "The mail server that takes your copies.",
     "smtp.port": "587 is usual with `starttls`, 465 with `tls`, 25 for a relay of your own.",
@@ -73,6 +76,13 @@ SETTINGS = {
     "images.mode": "`embed`: pictures travel inside the mail. `hosted`: their host sees who opens it, and when.",
     "images.url": "Where hosted pictures lie.",
     "unsubscribe.mailto": "A second way to unsubscribe, by mail. Only with a mailbox that somebody reads.",
+    "schedule.send": 'When an issue goes out by itself: `"first tuesday 09:00"`, `"last weekday 17:00"`, '
+    '`"monthly on the 15th 08:30"`. Day 31 is the last day of a shorter month.',
+    "schedule.timezone": "Whose clock is meant, there and by `send --at`: a name of the IANA database.",
+    "schedule.max_lateness": "How late it may become, when the machine was off or something failed.",
+    "schedule.late": "Later than that: `hold` it for a person, `send` it all the same, or `drop` it.",
+    "schedule.remind": "How long before its time the editors are told that an issue is not ready.",
+    "approval.require": "Who must approve a live issue before it goes out: `editor`, `medical`, or both.",
     "web.host": "Where `newsletter serve` listens. Only a proxy on the same machine should reach it.",
     "web.port": "The same. The proxy passes requests on to it.",
     "web.workers": "How many processes answer, 1 to 64. More than one needs PostgreSQL.",
@@ -291,7 +301,14 @@ def _values(path: str, field: FieldInfo) -> str:
         return "list of durations" if timedelta in (inner, *get_args(inner)) else "list of texts"
     if get_origin(kind) is abc.Mapping:
         return TABLES[path]
-    known = {int: "number", str: "text", timedelta: "duration", Rate: "rate", float: "share"}
+    known = {
+        int: "number",
+        str: "text",
+        timedelta: "duration",
+        Rate: "rate",
+        float: "share",
+        ZoneInfo: "time zone",
+    }
     return known.get(kind, "text")
 
 
@@ -305,7 +322,7 @@ def _default(path: str, field: FieldInfo) -> str:
         value = share_text(value)
     if isinstance(value, timedelta):
         value = duration_text(value)
-    if isinstance(value, Rate):
+    if isinstance(value, Rate | ZoneInfo):
         value = str(value)
     if isinstance(value, tuple):
         inside = ", ".join(

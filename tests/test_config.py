@@ -331,7 +331,7 @@ def test_a_wrong_value_is_told_with_its_line_key_and_remedy(
         ("[sendin]", "newsletter.toml:8: sendin is not a setting. Did you mean sending?"),
         ("[images]\nzzz = 1", "newsletter.toml:9: images.zzz is not a setting. What can stand here: mode, url."),
         ("[theme.light]\nacent = 1", "newsletter.toml:9: theme.light.acent is not a setting. Did you mean theme"),
-        ("[approval]", "newsletter.toml:8: approval is not a setting."),
+        ("[webhooks]", "newsletter.toml:8: webhooks is not a setting."),
     ],
 )  # fmt: skip
 def test_an_unknown_key_suggests_the_near_one(project: Path, extra: str, message: str) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path  # noqa: TC003  pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo
 
-from newsletter import limits
+from newsletter import limits, schedule
 from newsletter.config import values
 from newsletter.config.env import ADDRESS_KEY, ENV_FILE, SECRETS, SIGNING_KEYS
 from newsletter.config.problems import fields_of, is_section
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".newsletter"
 BUILT_IN = "built in"
-WITHOUT = {"sending.rate": limits.UNLIMITED, "sending.stop_refused": values.OFF}
+WITHOUT = {
+    "sending.rate": limits.UNLIMITED,
+    "sending.stop_refused": values.OFF,
+    "sending.canary": values.OFF,
+    "schedule.send": values.OFF,
+}
 """What the file says for no limit; other settings without a value have one that is built in."""
 
 
@@ -58,6 +64,8 @@ class Sending(Section):
     rate: values.Rate = None  # copies, from all processes together
     retry: values.Durations = tuple(values.duration(each) for each in ("15s", "2m", "10m", "1h", "4h"))
     stop_refused: values.Share = 0.05
+    canary: values.Share = None  # of the copies of a live campaign: they leave first
+    canary_wait: values.Duration = timedelta(hours=1)
     domains: values.DomainRates = Field(default_factory=dict)
 
     @property
@@ -103,6 +111,22 @@ class Unsubscribe(Section):
     """A second way to unsubscribe, by mail."""
 
     mailto: values.OptionalAddress = ""
+
+
+class Schedule(Section):
+    """When the next issue goes out by itself."""
+
+    send: values.OptionalSchedule = None
+    timezone: values.Zone = ZoneInfo("UTC")
+    max_lateness: values.Duration = timedelta(hours=6)
+    late: Literal["hold", "send", "drop"] = "hold"
+    remind: values.Duration = timedelta(days=3)
+
+
+class Approval(Section):
+    """Who must have said yes to the very bytes before a live campaign starts."""
+
+    require: values.Roles = ()
 
 
 class Web(Section):
@@ -156,6 +180,8 @@ class Sections(Section):
     sendgrid: SendGrid = SendGrid()
     images: Images = Images()
     unsubscribe: Unsubscribe = Unsubscribe()
+    schedule: Schedule = Schedule()
+    approval: Approval = Approval()
     web: Web = Web()
     theme: Theme = Theme()
 
@@ -248,7 +274,7 @@ def _shown(value: object) -> object:
         return [_shown(item) for item in value]
     if isinstance(value, Mapping):
         return [f"{name} = {each}" for name, each in value.items()]
-    if isinstance(value, limits.Rate):
+    if isinstance(value, limits.Rate | schedule.Schedule | ZoneInfo):
         return str(value)
     if isinstance(value, float):
         return values.share_text(value)

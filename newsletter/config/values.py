@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from newsletter import addresses, limits, merge, texts
+from newsletter import addresses, limits, merge, schedule, texts
 from newsletter.headers import clean
 
 if TYPE_CHECKING:
@@ -117,6 +118,39 @@ def share(text: object) -> float | None:
 def share_text(found: float) -> str:
     """The inverse of ``share``."""
     return f"{found * 100:.4g}%"
+
+
+def a_schedule(text: object) -> schedule.Schedule | None:
+    """``"first tuesday 09:00"``; None for ``"off"``."""
+    if text is None or isinstance(text, schedule.Schedule):
+        return text
+    if text == OFF:
+        return None
+    return schedule.parse(str(text))
+
+
+def zone(name: object) -> ZoneInfo:
+    """A time zone by its name in the IANA database."""
+    if isinstance(name, ZoneInfo):
+        return name
+    try:
+        return ZoneInfo(str(name))
+    except (ValueError, OSError, LookupError):
+        raise ValueError(
+            'must be the name of a time zone, such as "Europe/London" or "UTC"; '
+            "https://en.wikipedia.org/wiki/List_of_tz_database_time_zones has them all"
+        ) from None
+
+
+ROLES = ("editor", "medical")
+
+
+def roles(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once."""
+    unknown = [role for role in given if role not in ROLES]
+    if unknown:
+        raise ValueError(f'names "{unknown[0]}", and the roles are {" and ".join(ROLES)}')
+    return tuple(dict.fromkeys(given))
 
 
 def own_address(text: str) -> str:
@@ -383,6 +417,9 @@ Durations = Annotated[tuple[Duration, ...], BeforeValidator(frozen)]
 Rate = Annotated[limits.Rate | None, BeforeValidator(rate)]
 DomainRate = Annotated[limits.Rate, BeforeValidator(domain_rate)]
 DomainRates = Annotated[Mapping[str, DomainRate], AfterValidator(domain_rates)]
+OptionalSchedule = Annotated[schedule.Schedule | None, BeforeValidator(a_schedule)]
+Zone = Annotated[ZoneInfo, BeforeValidator(zone)]
+Roles = Annotated[tuple[str, ...], BeforeValidator(frozen), AfterValidator(roles)]
 Share = Annotated[float | None, BeforeValidator(share)]
 Colour = Annotated[str, AfterValidator(colour)]
 Fonts = Annotated[str, AfterValidator(fonts)]

@@ -70,6 +70,8 @@ def _from_row(row: Row[Any]) -> Campaign:
         started_at=row.started_at,
         finished_at=row.finished_at,
         reason=row.reason,
+        override=row.override,
+        approvals=tuple(row.approvals or ()),
     )
 
 

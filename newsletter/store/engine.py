@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCHEMA = "0004"  # the newest revision; here as well, because alembic takes 100 ms to say it
+SCHEMA = "0005"  # the newest revision; here as well, because alembic takes 100 ms to say it
 BREATH_SECONDS = 0.002  # four tries of whoever else wants to write
 
 _DATABASES: Mapping[str, Database] = {"sqlite": sqlite, "postgresql": postgresql}

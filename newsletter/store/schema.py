@@ -26,7 +26,16 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from newsletter.model import CampaignState, DeliveryState, Kind, LetterPurpose, LetterState, SubscriptionState
+from newsletter.model import (
+    AppointmentState,
+    CampaignState,
+    DeliveryState,
+    Kind,
+    LetterPurpose,
+    LetterState,
+    NoticeState,
+    SubscriptionState,
+)
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -63,9 +72,9 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else from_micros(value)
 
 
-def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
-    """No row can hold a state that the code does not know."""
-    words = ", ".join(f"'{state.value}'" for state in states)
+def one_of(column: str, states: type[StrEnum], *unused: str) -> CheckConstraint:
+    """No row holds a state that the code does not know; ``unused`` ones stand in a constraint made before."""
+    words = ", ".join(f"'{word}'" for word in (*unused, *(state.value for state in states)))
     return CheckConstraint(f"{column} IN ({words})", name=column)
 
 
@@ -221,9 +230,80 @@ campaign = Table(
     Column("started_at", Instant),
     Column("finished_at", Instant),
     Column("owner", Text),  # who freezes it, while it is preparing
+    Column("appointment_id", Integer),  # of which it came; one campaign comes of an appointment
+    Column(
+        "override", Text, nullable=False, default="", server_default=""
+    ),  # why its period has a second one
+    Column("approvals", JSON),  # who had approved these bytes, in words
+    Column("canary_copies", Integer),  # so many leave first; NULL: all at once
+    Column("canary_wait", Integer),  # seconds from the last of them to the rest
+    Column(
+        "canary_last", LargeBinary(16)
+    ),  # deliveries up to this id are the canary; NULL: nothing is held back
+    Column("canary_until", Instant),  # when the rest may leave; NULL until the canary has its answers
     UniqueConstraint("period", "audience", "kind", "attempt"),
-    one_of("state", CampaignState),
+    Index("uq_campaign_appointment_id", "appointment_id", unique=True),
+    one_of("state", CampaignState, "scheduled", "held"),
     one_of("kind", Kind),
+    sqlite_autoincrement=True,
+)
+
+appointment = Table(  # when an issue is to go to a list: by the schedule, or by a person's word
+    "appointment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("period", Text, nullable=False),
+    Column("audience", Text, nullable=False),  # the list's name
+    Column("kind", Text, nullable=False),
+    Column("issue", Text),  # the slug, where a person named it; NULL: whichever has the period
+    Column("due_at", Instant, nullable=False),
+    Column("options", JSON, nullable=False, default=dict),  # what `send --at` was given besides
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("created_at", Instant, nullable=False),
+    Column("changed_at", Instant, nullable=False),  # of the state
+    UniqueConstraint("period", "audience", "kind"),
+    one_of("state", AppointmentState),
+    one_of("kind", Kind),
+    sqlite_autoincrement=True,
+)
+
+approval = Table(  # append-only but for its withdrawal: who said that these very bytes may go to this list
+    "approval",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("issue", Text, nullable=False),
+    Column("audience", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("digest", Text, nullable=False),  # of the compiled editions: the one of campaign.digest
+    Column("seal", JSON, nullable=False),  # hash by part: any other one voids it
+    Column("snapshot", JSON, nullable=False),  # what readers would have got, to show what has changed since
+    Column("withdrawn_at", Instant),
+    Index("ix_approval_issue_audience", "issue", "audience"),
+    sqlite_autoincrement=True,
+)
+
+notice = Table(  # a mail to an editor: something needs a person. Sent at least once.
+    "notice",
+    metadata,
+    Column("id", Number, primary_key=True),
+    Column("key", Text, nullable=False),  # what it is about: each is told once
+    Column("address", Text, nullable=False),
+    Column("delivery", LargeBinary(16), nullable=False, unique=True),  # its Message-ID, the same on every try
+    Column("subject", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("not_before", Instant),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("leased_until", Instant),  # some process is sending it
+    Column("settled_at", Instant),
+    Column("reason", Text, nullable=False, default=""),
+    UniqueConstraint("key", "address"),
+    one_of("state", NoticeState),
+    Index("ix_notice_state_id", "state", "id"),
     sqlite_autoincrement=True,
 )
 
