@@ -98,15 +98,16 @@ def freeze(
     transport: str,
     now: datetime,
     owner: str,
+    appointment: int | None = None,
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
     The first of the ``editions`` is for everybody who has chosen none of the others. ``owner`` is this process
-    (``store.owners``); the dead have been buried. Raises ``InPreparation`` when a living one
-    is at it, or has taken this one over. Raises ``Refused`` when more people came in than were planned (somebody said
-    yes to a number), or when the period was used meanwhile.
+    (``store.owners``); the dead have been buried. One campaign comes of an ``appointment``, for good. Raises
+    ``InPreparation`` when a living process is at it, or has taken this one over. Raises ``Refused`` when more people
+    came in than were planned (somebody said yes to a number), or when the period was used meanwhile.
     """
-    content = Content(editions, message.to_dict(), transport)
+    content = Content(editions, message.to_dict(), transport, appointment)
     made = _begin(engine, planned.target, content, mine=owner, now=now)
     _fill(engine, made, planned, mine=owner)
     # Counted before the last transaction, because a million take 60 ms: the rows are this process's, nobody adds any.
@@ -130,12 +131,18 @@ def _begin(engine: Engine, target: Target, content: Content, *, mine: str, now: 
     try:
         return write(engine, lambda conn: _take(conn, target, content, mine=mine, now=now))
     except IntegrityError as error:
-        taken = read(engine, lambda conn: campaigns.holder(conn, target))
+        taken = read(engine, lambda conn: campaigns.holder(conn, target) or _of_same(conn, content))
         if (
             taken is not None and taken.issue == target.issue
         ):  # another process was quicker with this very one
             raise InPreparation(taken) from error
         raise (_period_taken(taken) if taken else error) from error
+
+
+def _of_same(conn: Connection, content: Content) -> Campaign | None:
+    """What came of the appointment: a rehearsal's number does not tell, because each gets the next one."""
+    found = content.appointment and campaigns.of_appointment(conn, content.appointment)
+    return found or None
 
 
 def _take(conn: Connection, target: Target, content: Content, *, mine: str, now: datetime) -> int:

@@ -30,8 +30,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class NotInPlace(Refused):
+    """Hosted pictures can't be fetched as readers would: perhaps in a minute."""
+
+
 def verify(editions: Sequence[Email], message: MessageSettings) -> None:
-    """Fetches each picture and compares its bytes; raises ``Refused`` naming all that are missing or different."""
+    """Fetches each picture and compares its bytes; raises ``NotInPlace`` naming all that are missing or different."""
     if not message.images_url:
         return
     # An empty ProxyHandler: a proxy's copy would say nothing about what readers get.
@@ -45,7 +49,7 @@ def verify(editions: Sequence[Email], message: MessageSettings) -> None:
     if wrong:
         listed = "\n".join(wrong)
         hint = "Upload the files that `newsletter build` writes under media/, then send again."
-        raise Refused(f"hosted pictures are not in place:\n{listed}", hint=hint)
+        raise NotInPlace(f"hosted pictures are not in place:\n{listed}", hint=hint)
 
 
 def _problem(opener: urllib.request.OpenerDirector, url: str, sha256: str) -> str:

@@ -283,6 +283,11 @@ class Kind(StrEnum):
     REHEARSAL = "rehearsal"
     CORRECTION = "correction"
 
+    @property
+    def takes_period(self) -> bool:
+        """Whether its period can't be sent once more; a rehearsal may be repeated."""
+        return self is not Kind.REHEARSAL
+
 
 class CampaignState(StrEnum):
     """See the diagram in ``sending``."""
@@ -365,6 +370,28 @@ class Campaign:
     def send(self) -> str:
         """The command that goes on with it."""
         return f"newsletter send {self.issue} --list {self.list}"
+
+
+@dataclass(frozen=True, slots=True)
+class Appointment:
+    """When an issue is to go to a list. It is over when a campaign has come of it."""
+
+    id: int
+    period: str
+    list: str
+    kind: Kind
+    issue: str  # the slug; empty: the schedule made it, for whichever issue has the period
+    due_at: datetime
+    state: AppointmentState
+    changed_at: datetime  # of the state
+    options: Mapping[str, str] = field(default_factory=dict)  # what `send --at` was given besides
+    reason: str = ""  # why it is held or dropped
+
+    @property
+    def label(self) -> str:
+        """How people name it: ``2026-12 to readers``."""
+        rehearsal = " (REHEARSAL)" if self.kind is Kind.REHEARSAL else ""
+        return f"{self.issue or self.period} to {self.list}{rehearsal}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -143,3 +144,25 @@ def _in_month(schedule: Schedule, zone: ZoneInfo, year: int, month: int) -> Occu
 def _next_month(year: int, month: int, step: int) -> tuple[int, int]:
     years, index = divmod(month - 1 + step, 12)
     return year + years, index + 1
+
+
+class Verdict(StrEnum):
+    """What is to be done about an appointment."""
+
+    WAIT = "wait"
+    SEND = "send"
+    HOLD = "hold"
+    DROP = "drop"
+
+
+def judge(due_at: datetime, now: datetime, max_lateness: timedelta, late: str, since: datetime) -> Verdict:
+    """``late`` is what is wanted after ``max_lateness``: hold, send or drop.
+
+    What was due before ``since`` is held in any case: then nobody was to send it at that time, because the schedule was
+    another one or the database was a backup.
+    """
+    if now < due_at:
+        return Verdict.WAIT
+    if due_at < since:
+        return Verdict.HOLD
+    return Verdict.SEND if now - due_at <= max_lateness else Verdict(late)

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from newsletter.appointments import Rules, Tell
     from newsletter.config import Settings
     from newsletter.letters import ClosedOffice, LetterKind, Office
     from newsletter.limits import Limits
     from newsletter.message import Wire, Wires
-    from newsletter.model import Edition, Email, Finding, Issue
+    from newsletter.model import Appointment, Edition, Email, Finding, Issue
     from newsletter.personal_data import Erased
     from newsletter.render import Theme
     from newsletter.store.group import Group
@@ -225,6 +226,52 @@ def kind(settings: Settings) -> Kind:
         return Kind.REHEARSAL
     refuse_when_off(settings)
     return Kind.LIVE if settings.sending.mode == "live" else Kind.REHEARSAL
+
+
+def rules(settings: Settings) -> Rules:
+    """What goes out by itself. Where nothing may leave now, it is a live campaign that is meant."""
+    from newsletter.appointments import Rules
+
+    known, sends = settings.schedule, settings.sending
+    rehearses = sends.transport == "folder" or sends.mode == "allowlist"
+    return Rules(
+        schedule=known.send,
+        zone=known.timezone,
+        max_lateness=known.max_lateness,
+        late=known.late,
+        remind=known.remind,
+        list=settings.newsletter.list,
+        kind=Kind.REHEARSAL if rehearses else Kind.LIVE,
+    )
+
+
+def teller(settings: Settings) -> Tell:
+    """Tells the editors by mail what needs them about an appointment."""
+    from newsletter.store import notices
+
+    words, zone = texts(settings), settings.schedule.timezone
+
+    def tell(
+        conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
+    ) -> bool:
+        said = {
+            "publication": settings.newsletter.name,
+            "issue": one.label,
+            "slug": one.issue or one.period,
+            "list": one.list,
+            "date": f"{words.date(one.due_at.astimezone(zone).date())}, {one.due_at.astimezone(zone):%H:%M %Z}",
+            "why": why,
+        }
+        return notices.queue(
+            conn,
+            f"{event}:{one.id}:{one.due_at:%Y-%m-%dT%H:%M}:{about}",
+            settings.newsletter.editors,
+            subject=words.get(f"notice.{event}.subject", **said),
+            text=words.get(f"notice.{event}.text", **said),
+            now=now,
+        )
+
+    return tell
 
 
 def refuse_when_off(settings: Settings) -> None:

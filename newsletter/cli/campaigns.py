@@ -386,11 +386,19 @@ def resume(project: Project, slug: str, list_name: str | None, kind: str | None)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def cancel(project: Project, slug: str, list_name: str | None, kind: str | None, *, yes: bool) -> None:
-    """End a campaign for good; waiting copies are skipped."""
+    """End a campaign for good; waiting copies are skipped.
+
+    One that waits for its date has not begun: it does not go out by itself any more.
+    """
     from newsletter import freezing
+    from newsletter.cli import dates
     from newsletter.store import campaigns
     from newsletter.store.engine import in_chunks
 
+    chosen = list_name or project.settings.newsletter.list
+    for one in dates.open_appointments(project.store, slug, chosen, kind):
+        dates.take_back(project.store, one)
+        return
     able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}
     campaign = _steerable(project, slug, list_name, kind, able)
     if not yes:

@@ -62,6 +62,8 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
     "Send": {
         "proof": Entry("proof", "Send a marked test copy to an address of yours."),
         "send": Entry("sending", "Send an issue to a list, or go on where it stopped."),
+        "schedule": Entry("dates", "Show the next twelve dates, and which issue goes with each."),
+        "run": Entry("running", "Send what is due, and tell the editors what is not ready."),
         "status": Entry("campaigns", "Show how far each campaign has come."),
         "deliveries": Entry("campaigns", "Show what happened to every copy of an issue."),
         "pause": Entry("campaigns", "Stop a campaign for now; what has left stays recorded."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from newsletter.config import Settings
+    from newsletter.desk import Stop
     from newsletter.freezing import Plan
     from newsletter.message import MessageSettings
-    from newsletter.model import Email
+    from newsletter.model import Appointment, Email
 
 COUNTDOWN_SECONDS = 10
 
@@ -38,10 +39,19 @@ class Order:
     kind: Kind
     confirm: int | None
     again: bool
+    appointment: Appointment | None = None  # it goes out by itself: nobody is asked
+    stop: Stop | None = None  # asked to stop by whoever carries several orders out
 
 
 def plan(order: Order) -> tuple[Plan, list[Email]]:
     """What would be sent now, printed."""
+    planned, editions = look(order)
+    _print_plan(order, planned, editions[0])
+    return planned, editions
+
+
+def look(order: Order) -> tuple[Plan, list[Email]]:
+    """What would be sent now. Raises whatever is in the way of it."""
     from newsletter import checks, freezing, subscriptions, wiring
     from newsletter.store.campaigns import Target
 
@@ -54,9 +64,7 @@ def plan(order: Order) -> tuple[Plan, list[Email]]:
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
     only, now = wiring.only(order.settings), datetime.now(UTC)
-    planned = freezing.plan(order.engine, target, only=only, now=now)
-    _print_plan(order, planned, editions[0])
-    return planned, editions
+    return freezing.plan(order.engine, target, only=only, now=now), editions
 
 
 def _print_plan(order: Order, planned: Plan, email: Email) -> None:
@@ -125,7 +133,10 @@ def prepare(order: Order) -> Ready:
     message = wiring.message_settings(order.settings, datetime.now(UTC))
     _check_message(editions, message)
     hosting.verify(editions, message)
-    _confirm(planned.recipients, order.confirm)
+    if order.appointment is not None:
+        # Nobody has said yes to a number, so whoever joins before the last row is in gets the issue too.
+        return Ready(replace(planned, recipients=sys.maxsize), editions)
+    confirm_number(planned.recipients, order.confirm)
     if order.settings.sending.transport != "folder":
         _count_down()
     return Ready(planned, editions)
@@ -152,7 +163,8 @@ def _check_message(editions: Sequence[Email], message: MessageSettings) -> None:
         raise UsageError(f"no message can be made of this: {error}.") from error
 
 
-def _confirm(recipients: int, confirm: int | None) -> None:
+def confirm_number(recipients: int, confirm: int | None) -> None:
+    """A person says yes to a number of recipients; raises ``Refused`` if nobody does, or to another one."""
     if confirm is None and sys.stdin.isatty():
         confirm = click.prompt("Type the number of recipients to send", type=int)
     if confirm is None:

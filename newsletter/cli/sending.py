@@ -38,6 +38,11 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
     metavar="N",
     help="Yes, to N recipients; without it you are asked.",
 )
+@click.option(
+    "--at",
+    metavar="TIME",
+    help='Not now but then, by the clock of [schedule] timezone: "2026-12-01 09:00".',
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--clock-is-right", is_flag=True, help="Send, although the ledger was written later than now.")
 @click.option("--again", is_flag=True, help="Repeat a rehearsal that has ended.")
@@ -47,6 +52,7 @@ def send(
     slug: str,
     list_name: str | None,
     confirm: int | None,
+    at: str | None,
     *,
     dry_run: bool,
     clock_is_right: bool,
@@ -57,25 +63,38 @@ def send(
     Prints who would get it and asks for the number of recipients before anything leaves. A campaign that stopped
     before its end goes on with those who have no copy yet; one that has ended reaches nobody again.
     """
-    from newsletter import recovery, sending, wiring
+    from newsletter import recovery, wiring
+    from newsletter.cli import dates
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
     order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    if at is not None:
+        dates.arrange(order, at, dry_run=dry_run)
+        return
     if dry_run:
         _dry_run(order)
         return
     if not clock_is_right:
         recovery.check_clock(order.engine, datetime.now(UTC))
-    campaign = sending.begun(order.engine, slug, list_name, order.kind, again=again)
+    try:
+        carry_out(order)
+    except Occupied as busy:
+        _follow(order, busy)
+
+
+def carry_out(order: Order) -> None:
+    """Starts the campaign or goes on with it, until it ends or rests; raises what a person has to know of its end.
+
+    Raises ``Occupied`` when another process is sending, on SQLite.
+    """
+    from newsletter import sending
+
+    campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is not None and campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
         return
-    ready = None if campaign else _prepare_unless_begun(order)
-    try:
-        _send(order, ready)
-    except Occupied as busy:
-        _follow(order, busy)
+    _send(order, None if campaign else _prepare_unless_begun(order))
 
 
 def _send(order: Order, ready: Ready | None) -> None:
@@ -187,7 +206,14 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
     message = wiring.message_settings(order.settings, now)
     transport = order.settings.sending.transport
     return freezing.freeze(
-        order.engine, ready.plan, ready.editions, message, transport=transport, now=now, owner=mine
+        order.engine,
+        ready.plan,
+        ready.editions,
+        message,
+        transport=transport,
+        now=now,
+        owner=mine,
+        appointment=order.appointment.id if order.appointment else None,
     )
 
 
@@ -212,7 +238,7 @@ def _check_going_on(order: Order, campaign: Campaign) -> None:
 
 def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter import sending, wiring
-    from newsletter.desk import SystemClock
+    from newsletter.desk import Stop, SystemClock
     from newsletter.message import MessageSettings
     from newsletter.store import campaigns
     from newsletter.store.engine import many_senders, read
@@ -232,6 +258,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
         limits=wiring.limits(settings),
         stop_refused=settings.sending.stop_refused,
         clock=clock,
+        stopping=order.stop or Stop(),
         notice=shown.notice,
         told=shown.told,
     )

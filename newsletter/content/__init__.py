@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from newsletter.content.codes import Fault
 
-__all__ = ["CODES", "is_slug", "load", "month", "slugs"]
+__all__ = ["CODES", "is_slug", "load", "month", "of_period", "slugs"]
 
 
 def slugs(project: Path) -> list[str]:
@@ -35,6 +35,19 @@ def slugs(project: Path) -> list[str]:
     folder = project / FOLDER
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(entry.name for entry in entries if _is_issue(entry))
+
+
+def of_period(project: Path, period: str) -> list[str]:
+    """The issues that count for a period, by what their files say; one that can't be read counts by its name."""
+    return [slug for slug in slugs(project) if _period(project / FOLDER / slug) == period]
+
+
+def _period(folder: Path) -> str:
+    try:
+        said = tomllib.loads((folder / "issue.toml").read_text(encoding="utf-8")).get("period")
+    except (OSError, ValueError, RecursionError):
+        said = None
+    return said if isinstance(said, str) and said else month(folder.name)
 
 
 def _is_issue(entry: Path) -> bool:

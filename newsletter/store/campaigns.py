@@ -99,6 +99,12 @@ def get(conn: Connection, campaign_id: int) -> Campaign:
     return _from_row(conn.execute(select(campaign).where(campaign.c.id == campaign_id)).one())
 
 
+def of_appointment(conn: Connection, appointment: int) -> Campaign | None:
+    """The one campaign that came of an appointment, if any has begun."""
+    row = conn.execute(select(campaign).where(campaign.c.appointment_id == appointment)).first()
+    return _from_row(row) if row else None
+
+
 def every(conn: Connection, issue: str | None = None) -> list[Campaign]:
     """All campaigns, newest first."""
     query = select(campaign).order_by(campaign.c.id.desc())

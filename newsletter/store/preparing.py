@@ -31,6 +31,7 @@ class Content:
     editions: Sequence[Email]  # the first is for everybody who has chosen none of the others
     message: Mapping[str, Any]
     transport: str
+    appointment: int | None = None  # of which the campaign comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def _described(content: Content, mine: str, now: datetime) -> dict[str, Any]:
         "message": dict(content.message),
         "created_at": now,
         "owner": mine,
+        "appointment_id": content.appointment,
     }
 
 

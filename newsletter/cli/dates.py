@@ -1,0 +1,294 @@
+"""The dates on which issues go out by themselves: show them, set one, take one back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from newsletter.cli import output, planning
+from newsletter.errors import ChecksFailed, ContentError, NewsletterError, Refused, UsageError
+from newsletter.model import Appointment, AppointmentState, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from newsletter.cli.main import Project
+    from newsletter.cli.planning import Order
+    from newsletter.config import Settings
+    from newsletter.model import Campaign
+
+SHOWN = 12
+LOST = timedelta(minutes=15)
+"""A scheduler that has not looked for so long is not at work; one that cron starts looks every few minutes."""
+
+
+@click.command(epilog="Example: newsletter schedule")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def schedule(project: Project, *, as_json: bool) -> None:
+    """Show the next twelve dates, and which issue goes with each.
+
+    Those that people have set with `newsletter send --at` are among them, and those that are held. The dates come from
+    [schedule] in newsletter.toml; `newsletter run` sends what is due.
+    """
+    now = datetime.now(UTC)
+    settings, engine = project.settings, project.store
+    dates = list(_dates(settings, engine, now))
+    if as_json:
+        output.print_json([each.as_json() for each in dates])
+        return
+    rule = settings.schedule.send
+    output.say(
+        f"Schedule: {rule or 'none'}, {settings.schedule.timezone}, to the list {settings.newsletter.list}."
+    )
+    if dates:
+        output.print_table(
+            ("date", "period", "issue", "how it stands"), [each.as_cells(settings) for each in dates]
+        )
+    _tell_scheduler(engine, now, dates=bool(dates))
+    _tell_next(dates)
+
+
+def _tell_scheduler(engine: Engine, now: datetime, *, dates: bool) -> None:
+    if words := scheduler_away(engine, now):
+        if dates:
+            output.warn(words)
+    else:
+        output.say("`newsletter run` is at work.")
+
+
+def scheduler_away(engine: Engine, now: datetime) -> str:
+    """What to say when nobody would send what is due; empty when somebody would."""
+    from newsletter import appointments
+
+    seen = appointments.last_seen(engine)
+    if seen is None:
+        return "nothing goes out by itself before `newsletter run` is at work, and it never was."
+    if now - seen > LOST:
+        return f"nothing goes out by itself: `newsletter run` was last at work on {seen.astimezone():%Y-%m-%d %H:%M}."
+    return ""
+
+
+def _tell_next(dates: list[Date]) -> None:
+    first = dates[0] if dates else None
+    if first is None:
+        output.next_steps('in newsletter.toml, under [schedule]: send = "first tuesday 09:00"')
+    elif not first.slug:
+        output.next_steps(f"newsletter new {first.period}")
+    else:
+        output.next_steps(f"newsletter check {first.slug}")
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """One line of the list."""
+
+    due_at: datetime
+    period: str
+    list: str
+    slug: str  # empty: there is no issue, or it is not clear which
+    standing: str
+
+    def as_cells(self, settings: Settings) -> tuple[str, ...]:
+        """For the table."""
+        here = f" to {self.list}" if self.list != settings.newsletter.list else ""
+        return told(self.due_at, settings), self.period, (self.slug or "–") + here, self.standing
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "due_at": self.due_at.isoformat(),
+            "period": self.period,
+            "list": self.list,
+            "issue": self.slug or None,
+            "standing": self.standing,
+        }
+
+
+def told(moment: datetime, settings: Settings) -> str:
+    """``Tue 01 Dec 2026 09:00 GMT``, by the publication's clock."""
+    return f"{moment.astimezone(settings.schedule.timezone):%a %d %b %Y %H:%M %Z}"
+
+
+def next_one(engine: Engine, now: datetime) -> Appointment | None:
+    """The next that waits for its time; the schedule's are known from `remind` before theirs on."""
+    from newsletter.store import appointments
+    from newsletter.store.engine import read
+
+    waiting = (one for one in read(engine, appointments.every) if one.state is AppointmentState.WAITING)
+    return next((one for one in waiting if one.due_at > now), None)
+
+
+def _dates(settings: Settings, engine: Engine, now: datetime) -> Iterator[Date]:
+    """What is open, and the schedule's next dates where their period has no other; the earliest first."""
+    from newsletter.store import appointments
+    from newsletter.store.engine import read
+
+    opened = read(engine, appointments.every)
+    further = [
+        one for one in _of_schedule(settings, engine, now) if one.id not in {each.id for each in opened}
+    ]
+    for one in sorted([*opened, *further], key=lambda one: one.due_at):
+        yield _date(settings, engine, one)
+
+
+def _of_schedule(settings: Settings, engine: Engine, now: datetime) -> Iterator[Appointment]:
+    """The next dates, as if each had an appointment; one that has keeps what became of it."""
+    from newsletter import wiring
+    from newsletter.schedule import occurrences
+    from newsletter.store.appointments import find
+    from newsletter.store.engine import read
+
+    rules = wiring.rules(settings)
+    if rules.schedule is None:
+        return
+    for each in islice(occurrences(rules.schedule, rules.zone, now), SHOWN):
+        made = read(engine, partial(find, period=each.period, list_name=rules.list, kind=rules.kind))
+        yield made or Appointment(
+            0, each.period, rules.list, rules.kind, "", each.at, AppointmentState.WAITING, now
+        )
+
+
+def _date(settings: Settings, engine: Engine, one: Appointment) -> Date:
+    try:
+        slug = slug_of(settings, one)
+    except ContentError as error:
+        return Date(one.due_at, one.period, one.list, "", _standing(engine, one) or str(error))
+    standing = _standing(engine, one) or _readiness(order_of(settings, engine, one, slug))
+    return Date(one.due_at, one.period, one.list, slug, standing)
+
+
+def _standing(engine: Engine, one: Appointment) -> str:
+    """What has become of it; empty while it waits."""
+    campaign = _campaign(engine, one)
+    if campaign is not None:
+        by = "" if campaign.issue == one.period else f" as {campaign.issue}"
+        return f"{campaign.state}{by}: its period is used"
+    if one.state is AppointmentState.WAITING:
+        return ""
+    return f"{one.state}: {one.reason}"
+
+
+def _campaign(engine: Engine, one: Appointment) -> Campaign | None:
+    from newsletter.store import appointments, campaigns
+    from newsletter.store.campaigns import Target
+    from newsletter.store.engine import read
+
+    if one.id:
+        return read(engine, lambda conn: appointments.campaign_of(conn, one))
+    if not one.kind.takes_period:
+        return None
+    return read(engine, lambda conn: campaigns.holder(conn, Target("", one.period, one.list, one.kind)))
+
+
+def slug_of(settings: Settings, one: Appointment) -> str:
+    """The issue that is to go. Raises ``ContentError`` when there is none, or more than one."""
+    from newsletter import content
+
+    found = [one.issue] if one.issue else content.of_period(settings.project, one.period)
+    if not found:
+        raise ContentError(
+            f"there is no issue for {one.period} yet", hint=f"Write it: newsletter new {one.period}"
+        )
+    if len(found) > 1:
+        raise ContentError(
+            f"{' and '.join(found)} all have the period {one.period}.",
+            hint=f"Say which one: newsletter send {found[0]} --at TIME",
+        )
+    return found[0]
+
+
+def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
+    """What a send of it would be."""
+    return planning.Order(settings, engine, slug, one.list, one.kind, None, again=False, appointment=one)
+
+
+def problem(order: Order) -> NewsletterError | None:
+    """What is in the way of sending it now; it is not asked for what needs the network."""
+    from newsletter import wiring
+
+    try:
+        planned, _ = planning.look(order)
+        planning.refuse_nobody(order, planned)
+        wiring.kind(order.settings)
+        wiring.transport(order.settings, order.slug)
+    except NewsletterError as error:
+        return error
+    return None
+
+
+def _readiness(order: Order) -> str:
+    """For the table; one line."""
+    error = problem(order)
+    if error is None:
+        return "ready"
+    if isinstance(error, ChecksFailed):
+        return f"not ready: {output.count_findings(error.findings)}"
+    return f"not ready: {str(error).splitlines()[0]}"
+
+
+# One of a person's own
+
+
+def arrange(order: Order, at: str, *, dry_run: bool) -> None:
+    """``newsletter send --at``: shows what would go if it went now, asks, and writes the date down."""
+    from newsletter import appointments, wiring
+
+    now = datetime.now(UTC)
+    due_at = _moment(order.settings, at, now)
+    planned, _ = planning.plan(order)
+    planning.refuse_nobody(order, planned)
+    output.say(f"{'at':>10}  {told(due_at, order.settings)}; who joins or leaves until then is counted then")
+    if dry_run:
+        return
+    wiring.transport(order.settings, order.slug)
+    planning.confirm_number(planned.recipients, order.confirm)
+    made = appointments.arrange(order.engine, planned.target, due_at, {}, now)
+    output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
+    if away := scheduler_away(order.engine, now):
+        output.warn(away)
+    output.next_steps("newsletter schedule", f"newsletter cancel {order.slug} takes it back")
+
+
+def _moment(settings: Settings, text: str, now: datetime) -> datetime:
+    from newsletter.schedule import moment
+
+    try:
+        found = moment(text, settings.schedule.timezone)
+    except ValueError as error:
+        raise UsageError(f"--at {text!r} {error}.") from None
+    if found <= now:
+        raise UsageError(
+            f"--at {text!r} is past: it is {told(now, settings)}.", hint="Leave --at out to send now."
+        )
+    return found
+
+
+def open_appointments(engine: Engine, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
+    """Those of an issue, by its own date or by the schedule's."""
+    from newsletter.store import appointments
+    from newsletter.store.engine import read
+
+    found = read(engine, appointments.every)
+    mine = [one for one in found if one.list == list_name and slug in {one.issue, one.period}]
+    return [one for one in mine if kind is None or one.kind is Kind(kind)]
+
+
+def take_back(engine: Engine, one: Appointment) -> None:
+    """``newsletter cancel`` of what has not begun."""
+    from newsletter import appointments
+
+    if not appointments.cancel(engine, one, datetime.now(UTC)):
+        raise Refused(
+            f"{one.label} has changed meanwhile.", hint="`newsletter schedule` shows how it stands."
+        )
+    output.say(
+        f"{one.label} does not go out by itself any more. Nothing of it had left, and its period is free."
+    )
