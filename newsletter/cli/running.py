@@ -5,23 +5,25 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import click
 
 from newsletter.cli import dates, output, sending
+from newsletter.cli.planning import Order
 from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from sqlalchemy import Engine
 
     from newsletter.appointments import Tell
     from newsletter.cli.main import Project
-    from newsletter.cli.planning import Order
     from newsletter.config import Settings
     from newsletter.desk import Stop
 
@@ -57,7 +59,7 @@ def run(project: Project, *, once: bool, clock_is_right: bool) -> int:
 
 def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     settings, engine, now = project.settings, project.store, sending.utc_now()
-    code = look(settings, engine, now, stop, clock_is_right=clock_is_right)
+    code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
     if following := dates.next_one(engine, now):
         output.say(f"Next: {following.label}, {dates.told(following.due_at, settings)}")
     else:
@@ -72,7 +74,7 @@ def _loop(project: Project, stop: Stop, *, clock_is_right: bool) -> None:
         wait = LOOK_SECONDS
         try:
             with _opened(project) as (settings, engine):
-                look(settings, engine, sending.utc_now(), stop, clock_is_right=clock_is_right)
+                Look(settings, engine, sending.utc_now(), stop).work(clock_is_right=clock_is_right)
                 wait = _until_next(engine, sending.utc_now())
             last = ""
         except NewsletterError as error:
@@ -120,20 +122,135 @@ def _until_told(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def look(
-    settings: Settings, engine: Engine, now: datetime, stop: Stop, *, clock_is_right: bool = False
-) -> int:
-    """Looks once, and does what is due; returns the exit code of the first thing that wants a person."""
-    from newsletter import appointments, wiring
+@dataclass(frozen=True)
+class Look:
+    """One look at what is due, and all that comes of it."""
 
-    tell = wiring.teller(settings)
-    agenda = appointments.look(engine, wiring.rules(settings), now, tell, clock_is_right=clock_is_right)
-    codes = [_tell_ended(one) for one in agenda.ended]
-    for one in agenda.near:
-        _remind(settings, engine, one, now, tell)
-    codes += [_attempt(settings, engine, one, now, tell, stop) for one in agenda.due]
-    codes += [_go_on(settings, engine, campaign, stop) for campaign in _cut_off(settings, engine, now)]
-    return next(filter(None, codes), 0)
+    settings: Settings
+    engine: Engine
+    now: datetime
+    stop: Stop
+
+    @cached_property
+    def _tell(self) -> Tell:
+        from newsletter import wiring
+
+        return wiring.teller(self.settings)
+
+    def work(self, *, clock_is_right: bool = False) -> int:
+        """Does what is due; returns the exit code of the first thing that wants a person.
+
+        Raises ``DatabaseError``, ``Refused`` when the clock has jumped back, and ``hosting.NotInPlace``: all may pass.
+        """
+        from newsletter import appointments, wiring
+
+        rules = wiring.rules(self.settings)
+        agenda = appointments.look(self.engine, rules, self.now, self._tell, clock_is_right=clock_is_right)
+        codes = [_tell_ended(one) for one in agenda.ended]
+        for one in agenda.near:
+            self._remind(one)
+        codes += [self._attempt(one) for one in agenda.due]
+        codes += [self._go_on(campaign) for campaign in self._cut_off()]
+        return next(filter(None, codes), 0)
+
+    def _remind(self, one: Appointment) -> None:
+        """Its time comes near: the editors hear, once, of each kind of thing that is in the way."""
+        from newsletter.store.engine import write
+
+        error = self._problem(one)
+        if error is None:
+            return
+        why, about = _words(error), type(error).__name__
+        if write(self.engine, lambda conn: self._tell(conn, "remind", one, why, self.now, about=about)):
+            output.warn(f"{one.label} is not ready for {dates.told(one.due_at, self.settings)}: {why}")
+
+    def _problem(self, one: Appointment) -> NewsletterError | None:
+        try:
+            slug = dates.slug_of(self.settings, one)
+        except NewsletterError as error:
+            return error
+        return dates.problem(dates.order_of(self.settings, self.engine, one, slug))
+
+    def _attempt(self, one: Appointment) -> int:
+        """Its time has come. What needs a person holds it; what may pass by itself is tried at the next look."""
+        from newsletter import hosting
+
+        if self.stop.is_set():
+            return 0
+        try:
+            sending.carry_out(self._order(one))
+        except Occupied as busy:
+            output.say(f"{one.label} waits: {busy}")
+        except (DatabaseError, hosting.NotInPlace):
+            raise
+        except NewsletterError as error:
+            return self._hold(one, error)
+        return 0
+
+    def _hold(self, one: Appointment, error: NewsletterError) -> int:
+        """Unless its campaign has begun: then the error is about that."""
+        from newsletter import appointments
+
+        held = appointments.hold(self.engine, one, _words(error), self.now, self._tell)
+        output.print_error(error)
+        if held is not None:
+            _tell_ended(held)
+        return error.exit_code
+
+    def _order(self, one: Appointment) -> Order:
+        from newsletter import wiring
+
+        order = dates.order_of(self.settings, self.engine, one, dates.slug_of(self.settings, one))
+        if (kind := wiring.kind(self.settings)) is not one.kind:
+            raise Refused(
+                f"it was to be a {one.kind} campaign, and what is sent now would be a {kind}.",
+                hint="Somebody has changed [sending] since.",
+            )
+        return replace(order, again=kind is Kind.REHEARSAL, stop=self.stop)
+
+    def _cut_off(self) -> list[Campaign]:
+        """Campaigns of such dates that nobody is sending, and of which something may leave soon."""
+        from newsletter import wiring
+        from newsletter.store import campaigns, owners
+        from newsletter.store.engine import read
+
+        running = read(self.engine, lambda conn: campaigns.in_state(conn, CampaignState.RUNNING))
+        at_work = {one.campaign_id for one in owners.at_work(self.engine, wiring.lock_path(self.settings))}
+        return [one for one in running if one.id not in at_work and self._is_ours_and_due(one)]
+
+    def _is_ours_and_due(self, campaign: Campaign) -> bool:
+        from newsletter import limits
+        from newsletter.store import appointments, ledger
+        from newsletter.store.engine import read
+
+        if not read(self.engine, partial(appointments.of_campaign, campaign_id=campaign.id)):
+            return False
+        due = read(self.engine, partial(ledger.next_due, campaign_id=campaign.id))
+        return due is None or due - sending.utc_now() <= limits.PATIENCE
+
+    def _go_on(self, campaign: Campaign) -> int:
+        if self.stop.is_set():
+            return 0
+        order = Order(
+            self.settings,
+            self.engine,
+            campaign.issue,
+            campaign.list,
+            campaign.kind,
+            None,
+            again=False,
+            stop=self.stop,
+        )
+        try:
+            sending.carry_out(order)
+        except Occupied:
+            return 0
+        except DatabaseError:
+            raise
+        except NewsletterError as error:
+            output.print_error(error)
+            return error.exit_code
+        return 0
 
 
 def _tell_ended(one: Appointment) -> int:
@@ -142,98 +259,6 @@ def _tell_ended(one: Appointment) -> int:
     return Refused.exit_code
 
 
-def _remind(settings: Settings, engine: Engine, one: Appointment, now: datetime, tell: Tell) -> None:
-    """Its time comes near: the editors hear, once, of each kind of thing that is in the way."""
-    from newsletter.store.engine import write
-
-    try:
-        error = dates.problem(dates.order_of(settings, engine, one, dates.slug_of(settings, one)))
-    except NewsletterError as missing:
-        error = missing
-    if error is None:
-        return
-    why = _words(error)
-    if write(engine, lambda conn: tell(conn, "remind", one, why, now, about=type(error).__name__)):
-        output.warn(f"{one.label} is not ready for {dates.told(one.due_at, settings)}: {why}")
-
-
 def _words(error: NewsletterError) -> str:
     """The error and its advice, in a line or two."""
     return " ".join(filter(None, (str(error), error.hint))).strip()
-
-
-def _attempt(
-    settings: Settings, engine: Engine, one: Appointment, now: datetime, tell: Tell, stop: Stop
-) -> int:
-    """Its time has come. What can be mended only by a person holds it; what may pass by itself is tried again."""
-    from newsletter import appointments, hosting
-
-    if stop.is_set():
-        return 0
-    try:
-        sending.carry_out(_order(settings, engine, one, stop))
-    except Occupied as busy:
-        output.say(f"{one.label} waits: {busy}")
-        return 0
-    except (DatabaseError, hosting.NotInPlace):
-        raise
-    except NewsletterError as error:
-        held = appointments.hold(engine, one, _words(error), now, tell)
-        output.print_error(error)
-        if held is not None:
-            _tell_ended(held)
-        return error.exit_code
-    return 0
-
-
-def _order(settings: Settings, engine: Engine, one: Appointment, stop: Stop) -> Order:
-    from dataclasses import replace
-
-    from newsletter import wiring
-
-    order = dates.order_of(settings, engine, one, dates.slug_of(settings, one))
-    if (kind := wiring.kind(settings)) is not one.kind:
-        raise Refused(
-            f"it was to be a {one.kind} campaign, and what is sent now would be a {kind}.",
-            hint="Someone has changed [sending] since.",
-        )
-    return replace(order, again=kind is Kind.REHEARSAL, stop=stop)
-
-
-def _cut_off(settings: Settings, engine: Engine, now: datetime) -> list[Campaign]:
-    """Campaigns of such dates that nobody is sending, and of which something may leave soon."""
-    from newsletter import limits, wiring
-    from newsletter.store import appointments, campaigns, ledger, owners
-    from newsletter.store.engine import read
-
-    at_work = {one.campaign_id for one in owners.at_work(engine, wiring.lock_path(settings))}
-    found = []
-    for campaign in read(engine, lambda conn: campaigns.in_state(conn, CampaignState.RUNNING)):
-        if campaign.id in at_work or not read(
-            engine, partial(appointments.of_campaign, campaign_id=campaign.id)
-        ):
-            continue
-        due = read(engine, partial(ledger.next_due, campaign_id=campaign.id))
-        if due is None or due - now <= limits.PATIENCE:
-            found.append(campaign)
-    return found
-
-
-def _go_on(settings: Settings, engine: Engine, campaign: Campaign, stop: Stop) -> int:
-    from newsletter.cli.planning import Order
-
-    if stop.is_set():
-        return 0
-    order = Order(
-        settings, engine, campaign.issue, campaign.list, campaign.kind, None, again=False, stop=stop
-    )
-    try:
-        sending.carry_out(order)
-    except Occupied:
-        return 0
-    except DatabaseError:
-        raise
-    except NewsletterError as error:
-        output.print_error(error)
-        return error.exit_code
-    return 0
