@@ -162,14 +162,22 @@ def _counts_since(conn: Connection, rules: Rules, now: datetime) -> datetime:
 
 def _follow(conn: Connection, rules: Rules, since: datetime, now: datetime) -> list[Appointment]:
     """Makes and moves the schedule's appointments; returns those that were missed before the newest date."""
-    wanted = list(_wanted(rules, since, now))
-    for each in wanted:
-        _make_or_move(conn, rules, each, now)
-    keep = [found.id for each in wanted if (found := rows.find(conn, each.period, rules.list, rules.kind))]
-    past = [each.at for each in wanted if each.at <= now]
-    missed = [one for one in _its_own(conn, rules) if past and one.id not in keep and one.due_at < past[0]]
-    rows.forget(conn, [*keep, *(one.id for one in missed)])
-    return missed
+    if rules.schedule is None:
+        rows.forget(conn)
+        return []
+    for one in _its_own(conn, rules):
+        rows.move(conn, one.id, schedule.of_period(rules.schedule, rules.zone, one.period).at)
+    for each in _wanted(rules.schedule, rules, since, now):
+        if rows.find(conn, each.period, rules.list, rules.kind) is None and not _used(
+            conn, rules, each.period
+        ):
+            rows.make(conn, each.period, rules.list, rules.kind, each.at, now=now)
+    waiting = _its_own(conn, rules)
+    rows.forget(
+        conn, [one.id for one in waiting]
+    )  # of another list, or rehearsals where campaigns are live now
+    newest = schedule.latest(rules.schedule, rules.zone, now)
+    return [one for one in waiting if one.period < newest.period]
 
 
 def _its_own(conn: Connection, rules: Rules) -> list[Appointment]:
@@ -177,30 +185,19 @@ def _its_own(conn: Connection, rules: Rules) -> list[Appointment]:
     return [one for one in waiting if not one.issue and (one.list, one.kind) == (rules.list, rules.kind)]
 
 
-def _wanted(rules: Rules, since: datetime, now: datetime) -> Iterator[Occurrence]:
+def _wanted(rule: Schedule, rules: Rules, since: datetime, now: datetime) -> Iterator[Occurrence]:
     """The newest date that has come, and those that come within ``remind``.
 
     One that had passed when the schedule began to count is not sent; if it has passed just now it is held, because
     whoever wrote the schedule down may have thought of that very date.
     """
-    if rules.schedule is None:
-        return
-    newest = schedule.latest(rules.schedule, rules.zone, now)
-    if newest.at >= since or since - newest.at <= rules.max_lateness:
+    newest = schedule.latest(rule, rules.zone, now)
+    if newest.at >= since - rules.max_lateness:
         yield newest
-    coming = schedule.occurrences(rules.schedule, rules.zone, now)
-    yield from takewhile(
-        lambda each: each.at <= now + rules.remind, (each for each in coming if each.at > now)
+    coming = takewhile(
+        lambda each: each.at <= now + rules.remind, schedule.occurrences(rule, rules.zone, now)
     )
-
-
-def _make_or_move(conn: Connection, rules: Rules, each: Occurrence, now: datetime) -> None:
-    found = rows.find(conn, each.period, rules.list, rules.kind)
-    if found is None:
-        if not _used(conn, rules, each.period):
-            rows.make(conn, each.period, rules.list, rules.kind, each.at, now=now)
-    elif found.due_at != each.at:
-        rows.move(conn, found.id, each.at)
+    yield from (each for each in coming if each != newest)
 
 
 def _used(conn: Connection, rules: Rules, period: str) -> bool:

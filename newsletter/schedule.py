@@ -136,6 +136,12 @@ def latest(schedule: Schedule, zone: ZoneInfo, now: datetime) -> Occurrence:
     return found
 
 
+def of_period(schedule: Schedule, zone: ZoneInfo, period: str) -> Occurrence:
+    """The one of a month that is written as ``2026-12``."""
+    year, month = map(int, period.split("-"))
+    return _in_month(schedule, zone, year, month)
+
+
 def _in_month(schedule: Schedule, zone: ZoneInfo, year: int, month: int) -> Occurrence:
     at = instant(schedule.date_in(year, month), schedule.at, zone)
     return Occurrence(f"{year:04}-{month:02}", at)

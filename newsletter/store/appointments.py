@@ -130,8 +130,11 @@ def move(conn: Connection, number: int, due_at: datetime) -> None:
 
 
 def forget(conn: Connection, keep: Collection[int] = ()) -> None:
-    """The schedule does not want them any more: all that it has made and that wait, but for those to ``keep``."""
-    its_own = (appointment.c.issue.is_(None), _in({AppointmentState.WAITING}))
+    """The schedule does not want them any more: all that it has made and that wait, but for those to ``keep``.
+
+    One of which a campaign has come stays: it is what stops a second rehearsal.
+    """
+    its_own = (appointment.c.issue.is_(None), _in({AppointmentState.WAITING}), ~exists().where(_came_of_it()))
     conn.execute(delete(appointment).where(*its_own, appointment.c.id.not_in(list(keep))))
 
 
