@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.full import freezing, importing, serving
+from tests.full import freezing, importing, scheduling, serving
 from tests.support import postgresql
 
 if TYPE_CHECKING:
@@ -306,6 +306,20 @@ PROOFS = (
     Proof(
         "An erased person is gone from database, log and files",
         lambda: passing("tests/test_personal_data.py", "tests/store/test_scrub.py"),
+    ),
+    Proof(
+        "Two schedulers race for a thousand dates on SQLite: each issue goes out once",
+        in_a_folder(scheduling.races),
+    ),
+    Proof("… on PostgreSQL", in_a_folder(scheduling.races_on_postgresql)),
+    Proof(
+        "A scheduler killed before and after each of its writes is followed by one that ends what it began, on SQLite",
+        in_a_folder(scheduling.kills),
+    ),
+    Proof("… also on PostgreSQL", in_a_folder(scheduling.kills_on_postgresql)),
+    Proof(
+        "Ten years of schedules in all zones have each month once; a machine that was off holds or sends as configured",
+        lambda: passing("tests/test_schedule.py", "tests/test_appointments.py", "tests/cli/test_running.py"),
     ),
     Proof("The bounds of speed and memory are kept (docs/performance.md)", bounds),
     Proof("`newsletter --help` answers at once", help_is_quick),

@@ -65,8 +65,12 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     rows = look(project, slug)
     if as_json:
         output.print_json([row.as_json() for row in rows])
-    else:
-        print_status(rows)
+        return None
+    print_status(rows)
+    if slug is None:
+        from newsletter.cli import dates
+
+        dates.tell_open(project.settings, project.store)
     return None
 
 

@@ -281,6 +281,19 @@ def open_appointments(engine: Engine, slug: str, list_name: str, kind: str | Non
     return [one for one in mine if kind is None or one.kind is Kind(kind)]
 
 
+def tell_open(settings: Settings, engine: Engine) -> None:
+    """For ``newsletter status``: what is held, and what goes out next."""
+    from newsletter.store import appointments
+    from newsletter.store.engine import read
+
+    found = read(engine, appointments.every)
+    for one in found:
+        if one.state is AppointmentState.HELD:
+            output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.reason}")
+    if following := next((one for one in found if one.state is AppointmentState.WAITING), None):
+        output.say(f"{following.label} goes out on {told(following.due_at, settings)}.")
+
+
 def take_back(engine: Engine, one: Appointment) -> None:
     """``newsletter cancel`` of what has not begun."""
     from newsletter import appointments
