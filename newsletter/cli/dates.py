@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,13 +32,29 @@ LOST = timedelta(minutes=15)
 
 @click.command(epilog="Example: newsletter schedule")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--systemd", is_flag=True, help="Print the units to install instead.")
+@click.option("--cron", is_flag=True, help="Print the lines for `crontab -e` instead.")
+@click.option("--user", default="newsletter", show_default=True, help="Whom the units run as.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the units into this folder, a file each.",
+)
 @click.pass_obj
-def schedule(project: Project, *, as_json: bool) -> None:
+def schedule(
+    project: Project, *, as_json: bool, systemd: bool, cron: bool, user: str, out: Path | None
+) -> None:
     """Show the next twelve dates, and which issue goes with each.
 
-    Those that people have set with `newsletter send --at` are among them, and those that are held. The dates come from
-    [schedule] in newsletter.toml; `newsletter run` sends what is due.
+    Those that people have set by `send` are among them, and those that are held. The dates come from [schedule] in
+    newsletter.toml; `newsletter run` sends what is due.
     """
+    if cron or systemd:
+        from newsletter.cli import installing
+
+        installing.print_units(project, user, out) if systemd else installing.print_cron(project)
+        return
     now = datetime.now(UTC)
     settings, engine = project.settings, project.store
     dates = list(_dates(settings, engine, now))

@@ -246,6 +246,18 @@ def test_an_issue_can_be_given_a_date_and_the_date_be_taken_back(tmp_path: Path)
         assert "2099" not in made.newsletter("schedule").stdout
 
 
+def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
+    with publishing(tmp_path / "press") as (made, _):
+        printed = made.newsletter("schedule", "--systemd", "--user", "digest").stdout
+        assert "# --- /etc/systemd/system/newsletter-run.timer" in printed
+        assert f"WorkingDirectory={made.root}\n" in printed
+        assert "User=digest\n" in printed
+        made.newsletter("schedule", "--systemd", "--out", str(tmp_path / "units"))
+        written = {file.name for file in (tmp_path / "units").iterdir()}
+        assert written >= {"newsletter-run.service", "newsletter-run.timer", "newsletter-serve.service"}
+        assert "run --once" in made.newsletter("schedule", "--cron").stdout
+
+
 @pytest.mark.parametrize(
     ("at", "told"),
     [
