@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from newsletter.config import Settings
     from newsletter.letters import ClosedOffice, LetterKind, Office
     from newsletter.limits import Limits
-    from newsletter.message import Wire, Wires
+    from newsletter.message import NoticeWire, Wire, Wires
     from newsletter.model import Edition, Email, Finding, Issue
+    from newsletter.notices import ClosedPost, Editors, Post
     from newsletter.personal_data import Erased
     from newsletter.render import Theme
     from newsletter.store.group import Group
+    from newsletter.store.notices import Notice
     from newsletter.texts import Texts
     from newsletter.tokens import Keyring
     from newsletter.transports.base import Transport
@@ -261,7 +263,7 @@ def transport(settings: Settings, slug: str) -> Transport:
 
 
 def outboxes(settings: Settings) -> Path:
-    """A folder for each issue, and one for letters."""
+    """A folder for each issue, one for letters and one for notices."""
     return settings.state_dir / "outbox"
 
 
@@ -361,6 +363,36 @@ def _sendgrid(settings: Settings, _slug: str) -> Transport:
 def whoami() -> str:
     """How this process names itself to the next one that wants to send."""
     return f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+# --- mails to the editors ------------------------------------------------------------------------------------------
+
+
+def editors(settings: Settings) -> Editors:
+    """Whom to tell when something needs a person."""
+    from newsletter.notices import Editors
+
+    known = settings.newsletter
+    return Editors(known.editors, known.name, texts(settings))
+
+
+def post(settings: Settings, engine: Engine) -> Post | ClosedPost:
+    """What sends mails to the editors, through the configured transport and on connections of its own."""
+    from newsletter import addresses, notices
+
+    if settings.sending.mode == "off" and settings.sending.transport != "folder":
+        return notices.ClosedPost()
+    allowlist = only(settings)
+    language = texts(settings).language
+
+    def compose(notice: Notice) -> NoticeWire:
+        # One date for all tries, so that a second one is the same mail.
+        return notices.wire(notice, message_settings(settings, notice.created_at), language)
+
+    def allowed(address: str) -> bool:
+        return allowlist is None or addresses.key(address, settings.address_key) in allowlist
+
+    return notices.Post(engine, transport(settings, "notices"), compose, allowed=allowed)
 
 
 # --- the pages for readers -----------------------------------------------------------------------------------------
