@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from newsletter.config import Settings
     from newsletter.letters import ClosedOffice, LetterKind, Office
-    from newsletter.limits import Limits
+    from newsletter.limits import Canary, Limits
     from newsletter.message import NoticeWire, Wire, Wires
     from newsletter.model import Edition, Email, Finding, Issue
     from newsletter.notices import ClosedPost, Editors, Post
@@ -254,6 +254,16 @@ def limits(settings: Settings) -> Limits:
     from newsletter.limits import Limits
 
     return Limits() if settings.sending.transport == "folder" else settings.sending.limits
+
+
+def canary(settings: Settings, kind: Kind) -> Canary | None:
+    """Which copies leave first, as newsletter.toml has it: of a live campaign, and never of a rehearsal."""
+    from newsletter.limits import Canary
+
+    known = settings.sending
+    if known.canary is None or kind is not Kind.LIVE:
+        return None
+    return Canary(known.canary, known.canary_wait)
 
 
 def transport(settings: Settings, slug: str) -> Transport:

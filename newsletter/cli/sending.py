@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import forecast, output, planning, progress
+from newsletter.cli import forecast, notifying, output, planning, progress
 from newsletter.cli.campaigns import left_behind, list_option, summary, tally
 from newsletter.errors import DatabaseError, Occupied, Refused, Unfinished, UnknownDeliveries
 from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
@@ -41,6 +41,10 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--clock-is-right", is_flag=True, help="Send, although the ledger was written later than now.")
 @click.option("--again", is_flag=True, help="Repeat a rehearsal that has ended.")
+@click.option(
+    "--canary", metavar="SIZE", help="So many copies leave first: a share such as 1%, a number, or off."
+)
+@click.option("--canary-wait", metavar="SPAN", help="How long the rest waits after them, such as 30m.")
 @click.pass_obj
 def send(
     project: Project,
@@ -51,17 +55,22 @@ def send(
     dry_run: bool,
     clock_is_right: bool,
     again: bool,
+    canary: str | None,
+    canary_wait: str | None,
 ) -> None:
     """Send an issue to a list, or go on where it stopped.
 
     Prints who would get it and asks for the number of recipients before anything leaves. A campaign that stopped
     before its end goes on with those who have no copy yet; one that has ended reaches nobody again.
+    With a canary, a few copies leave first; if too many of them are refused, the campaign pauses before the rest.
     """
     from newsletter import recovery, sending, wiring
+    from newsletter.cli import canary as canaries
 
     settings = project.settings
-    list_name = list_name or settings.newsletter.list
-    order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    list_name, kind = list_name or settings.newsletter.list, wiring.kind(settings)
+    first = canaries.asked(settings, kind, canary, canary_wait)
+    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first)
     if dry_run:
         _dry_run(order)
         return
@@ -71,6 +80,8 @@ def send(
     if campaign is not None and campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
         return
+    if campaign is not None:
+        canaries.going_on(order.engine, campaign, canary)
     ready = None if campaign else _prepare_unless_begun(order)
     try:
         _send(order, ready)
@@ -187,7 +198,14 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
     message = wiring.message_settings(order.settings, now)
     transport = order.settings.sending.transport
     return freezing.freeze(
-        order.engine, ready.plan, ready.editions, message, transport=transport, now=now, owner=mine
+        order.engine,
+        ready.plan,
+        ready.editions,
+        message,
+        transport=transport,
+        now=now,
+        owner=mine,
+        canary=order.canary,
     )
 
 
@@ -231,6 +249,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
         only=wiring.only(settings),
         limits=wiring.limits(settings),
         stop_refused=settings.sending.stop_refused,
+        editors=wiring.editors(settings),
         clock=clock,
         notice=shown.notice,
         told=shown.told,
@@ -241,6 +260,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
             ended = sending.run(order.engine, campaign, transport, wires, conduct)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_cut_off(order.engine, campaign)) from None
+    notifying.tell_editors(settings, order.engine)
     _report(order, ended, stopped=conduct.stopping.is_set())
 
 
