@@ -126,7 +126,10 @@ def freeze(
     if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now, canary=first)):
         raise _lost(engine, made)
     begun = read(engine, lambda conn: campaigns.get(conn, made))
-    logger.info("campaign started", extra={"facts": {**begun.facts, "recipients": rows}})
+    logger.info(
+        "campaign started",
+        extra={"facts": {**begun.facts, "recipients": rows, "canary": begun.canary_copies}},
+    )
     return begun
 
 

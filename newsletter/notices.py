@@ -192,7 +192,7 @@ class Post:
                 break
             sent += self._deal_with(one) is NoticeState.SENT
         if sent:
-            logger.info("notices sent", extra={"count": sent})
+            logger.info("notices sent", extra={"facts": {"count": sent}})
         return sent
 
     def _take(self) -> Notice | None:

@@ -177,8 +177,7 @@ class _Run:
             self._book.release()
             in_chunks(self._engine, partial(campaigns.sweep, now=self._clock.now()))
         if write(self._engine, self._finish):
-            counts = read(self._engine, lambda conn: campaigns.counts(conn, self._id))
-            self._log("campaign finished", **{state.value: number for state, number in counts.items()})
+            self._log_end()
         return self._campaign()
 
     def _finish(self, conn: Connection) -> bool:
@@ -188,6 +187,15 @@ class _Run:
         if self._conduct.editors and ended.state in {CampaignState.FINISHED, CampaignState.CANCELLED}:
             notices.tell_doubts(conn, self._conduct.editors, ended, self._clock.now())
         return finished
+
+    def _log_end(self) -> None:
+        counts = read(self._engine, lambda conn: campaigns.counts(conn, self._id))
+        ended = self._campaign()
+        span = (
+            (ended.finished_at - ended.started_at) if ended.finished_at and ended.started_at else timedelta()
+        )
+        numbers = {state.value: number for state, number in counts.items()}
+        self._log("campaign finished", **numbers, seconds=round(span.total_seconds()))
 
     def _log(self, event: str, **facts: object) -> None:
         logger.info(event, extra={"facts": {**self._campaign().facts, **facts}})

@@ -466,11 +466,18 @@ def _steerable(
 def _steer(
     project: Project, campaign: Campaign, done: str, act: Callable[[Connection], bool], *, tell: bool = True
 ) -> None:
+    import logging
+
+    from newsletter.cli import logs
     from newsletter.store.engine import write
+
+    logs.set_up(project.settings, quiet=True)
 
     if not write(project.store, act):
         raise Refused(
             f"{campaign.label} has changed meanwhile.", hint="`newsletter status` shows how it stands."
         )
+    event = "campaign resumed" if done.startswith("running") else f"campaign {done} by hand"
+    logging.getLogger(__name__).info(event, extra={"facts": campaign.facts})
     if tell:
         output.say(f"{campaign.label} is {done}: {summary(tally(project.store, campaign))}.")

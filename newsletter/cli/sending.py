@@ -66,8 +66,10 @@ def send(
     """
     from newsletter import recovery, sending, wiring
     from newsletter.cli import canary as canaries
+    from newsletter.cli import logs
 
     settings = project.settings
+    logs.set_up(settings, quiet=True)
     list_name, kind = list_name or settings.newsletter.list, wiring.kind(settings)
     first = canaries.asked(settings, kind, canary, canary_wait)
     order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first)
