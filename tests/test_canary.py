@@ -291,7 +291,7 @@ def test_a_campaign_that_ends_with_doubts_tells_how_many(engine):
     assert ended.state is CampaignState.FINISHED
     [(key, text)] = told(engine)
     assert key == f"doubts:{campaign.id}:1"
-    assert "of 2 copies nobody can say" in text
+    assert "nobody can say whether they arrived: 2." in text
     assert "newsletter resolve 2026-12 --list readers --kind live" in text
 
 

@@ -96,8 +96,8 @@ def _canary(canary: Canary | None, recipients: int) -> str:
     copies = canary.copies(recipients) if canary else 0
     if not canary or not copies:
         return ""
-    leave = "copy leaves" if copies == 1 else "copies leave"
-    return f"{copies:,} of {recipients:,} {leave} first, the rest {forecast.exact(canary.wait)} later"
+    leave = "leaves" if copies == 1 else "leave"
+    return f"{copies:,} of {recipients:,} copies {leave} first, the rest {forecast.exact(canary.wait)} later"
 
 
 DESCRIBED = {

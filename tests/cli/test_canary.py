@@ -120,7 +120,7 @@ def send(*more: str) -> tuple[str, ...]:
             ("--canary", "5", "--canary-wait", "30m"),
             "5 of 20 copies leave first, the rest 30 minutes later",
         ),
-        ("", ("--canary", "1%"), "1 of 20 copy leaves first, the rest an hour later"),
+        ("", ("--canary", "1%"), "1 of 20 copies leaves first, the rest an hour later"),
         ("", ("--canary", "20"), None),
         ('canary = "10%"\ncanary_wait = "2d"', (), "2 of 20 copies leave first, the rest 2 days later"),
         ('canary = "10%"', ("--canary-wait", "90s"), "2 of 20 copies leave first, the rest 90 seconds later"),
@@ -236,7 +236,7 @@ def test_in_allowlist_mode_a_rehearsal_shows_what_editors_get_to_those_on_the_li
         change(made, *DOUBTFUL)
         made.newsletter("cancel", "2026-12", "--yes")
         assert [(to, subject) for to, subject, _ in mails(server)] == [
-            ("ann@example.org", "Research Digest 2026-12: nobody knows of 1 copies")
+            ("ann@example.org", "Research Digest 2026-12: 1 unknown")
         ]
     assert "editors" not in made.newsletter("status").stderr
 
