@@ -10,6 +10,7 @@ and only the rows that differ are written (docs/decisions/0016).
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from newsletter.errors import Occupied, Refused
 from newsletter.model import CampaignState, Kind
-from newsletter.store import campaigns, preparing
+from newsletter.store import campaigns, canaries, preparing
 from newsletter.store.engine import BREATH_SECONDS, read, write
 from newsletter.store.preparing import Content
 
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from newsletter.limits import Canary
     from newsletter.message import MessageSettings
     from newsletter.model import Campaign, Email
     from newsletter.store.campaigns import Target
     from newsletter.store.preparing import Change
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 HOLD_SECONDS = 0.010  # how long one transaction may keep other writers waiting
 PAGE = 5000
@@ -99,27 +103,36 @@ def freeze(
     now: datetime,
     owner: str,
     appointment: int | None = None,
+    canary: Canary | None = None,
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
-    The first of the ``editions`` is for everybody who has chosen none of the others. ``owner`` is this process
-    (``store.owners``); the dead have been buried. One campaign comes of an ``appointment``, for good. Raises
-    ``InPreparation`` when a living process is at it, or has taken this one over. Raises ``Refused`` when more people
-    came in than were planned (somebody said yes to a number), or when the period was used meanwhile.
+    The first of the ``editions`` is for everybody who has chosen none of the others. ``canary`` says how many copies
+    leave first; None: all at once. ``owner`` is this process (``store.owners``); the dead have been buried. One
+    campaign comes of an ``appointment``, for good. Raises ``InPreparation`` when a living process is at it, or has
+    taken this one over. Raises ``Refused`` when more people came in than were planned (somebody said yes to a number),
+    or when the period was used meanwhile.
     """
     content = Content(editions, message.to_dict(), transport, appointment)
     made = _begin(engine, planned.target, content, mine=owner, now=now)
     _fill(engine, made, planned, mine=owner)
     # Counted before the last transaction, because a million take 60 ms: the rows are this process's, nobody adds any.
-    if read(engine, lambda conn: preparing.size(conn, made)) > planned.recipients:
+    rows = read(engine, lambda conn: preparing.size(conn, made))
+    if rows > planned.recipients:
         write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
         raise Refused(
             f"more people joined the list {planned.target.list} than the {planned.recipients} you confirmed.",
             hint="Nothing was sent. Run the same command again to see the new number.",
         )
-    if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now)):
+    first = read(engine, lambda conn: canaries.chosen(conn, made, canary, rows))
+    if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now, canary=first)):
         raise _lost(engine, made)
-    return read(engine, lambda conn: campaigns.get(conn, made))
+    begun = read(engine, lambda conn: campaigns.get(conn, made))
+    logger.info(
+        "campaign started",
+        extra={"facts": {**begun.facts, "recipients": rows, "canary": begun.canary_copies}},
+    )
+    return begun
 
 
 def _begin(engine: Engine, target: Target, content: Content, *, mine: str, now: datetime) -> int:

@@ -219,6 +219,7 @@ class Office:
             letter = letters.pop(outcome.delivery)
             if isinstance(outcome, Accepted):
                 self._store(letter, LetterState.SENT, "")
+                logger.info("letter sent")
             elif isinstance(outcome, Refused):
                 self._store(letter, LetterState.GAVE_UP, codes_only(outcome.reason))
             else:

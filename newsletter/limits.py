@@ -34,6 +34,32 @@ def too_many_refused(accepted: int, refused: int, share: float) -> bool:
     return refused >= REFUSED_AT_LEAST and refused > share * (accepted + refused)
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Which copies of a campaign leave first, and how long the rest waits for what becomes of them."""
+
+    size: float | int  # a share (0 to 1) as a float, a number of copies as an int
+    wait: timedelta  # from the last of their answers
+
+    def copies(self, recipients: int) -> int:
+        """How many leave first; 0 when nobody would be left to wait."""
+        share = isinstance(self.size, float)
+        # Rounded before it is rounded up: 7 % of 100 are 7, and not the 8 that floating point makes of them.
+        wanted = max(1, math.ceil(round(self.size * recipients, 6))) if share else int(self.size)
+        return wanted if wanted < recipients else 0
+
+
+def canary_failed(accepted: int, not_accepted: int, share: float | None) -> bool:
+    """Whether so many of the copies that left first were not accepted that the rest must not follow by itself.
+
+    More than ``share``, and more than one: one refusal of ten is 10 %, and also a dead address as every list has some.
+    If none was accepted, one is enough, whatever ``share`` says, also that there is none.
+    """
+    if not accepted:
+        return not_accepted > 0
+    return share is not None and not_accepted > 1 and not_accepted > share * (accepted + not_accepted)
+
+
 CLOCK_SLACK = timedelta(minutes=5)
 """What two clocks, or one that is being corrected, may differ by."""
 

@@ -329,6 +329,13 @@ class Wire:
         return f"=_{kind}_{self.email.digest[:24]}".encode("ascii")
 
 
+class NoticeWire(Wire):
+    """A mail to an editor: like any other, without the fields of a list, which nobody could leave (RFC 2369)."""
+
+    def _all_fields(self) -> dict[str, Header | None]:
+        return {name: field for name, field in super()._all_fields().items() if not name.startswith("List-")}
+
+
 class Wires:
     """The editions of one email, each ready to be sent."""
 

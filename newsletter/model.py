@@ -351,6 +351,8 @@ class Campaign:
     reason: str = ""  # why it is paused
     override: str = ""  # a person's reason for a second campaign in its period
     approvals: tuple[str, ...] = ()  # who had approved these bytes, in words, as it was frozen
+    canary_copies: int | None = None  # so many leave before the rest; None once nothing is held back
+    canary_until: datetime | None = None  # when the rest leaves; None until the canary has its answers
 
     @property
     def label(self) -> str:
@@ -360,6 +362,11 @@ class Campaign:
             return plain
         number = f" {self.attempt}" if self.attempt > 1 else ""
         return f"{plain} ({self.kind.upper()}{number})"
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """How a log names it."""
+        return {"campaign": self.label, "list": self.list}
 
     @property
     def arguments(self) -> str:

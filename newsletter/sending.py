@@ -12,22 +12,27 @@
 
     campaign
     preparing → running ⇄ paused(reason) → finished | cancelled
+
+A campaign with a canary runs in three steps: a sample of its copies, a wait, all others. Only ``campaign.canary_*``
+knows which step it is, and every change of it is conditional: a kill at any point and two processes come to the same.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
-from newsletter import limits, recovery
+from newsletter import limits, notices, recovery
 from newsletter.desk import Desk, Stop, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
-from newsletter.store import campaigns, ledger, owners
+from newsletter.store import campaigns, canaries, ledger, owners
 from newsletter.store.engine import expect_small_commits, in_chunks, many_senders, read, write
 from newsletter.store.ledger import Ledger
 
@@ -39,7 +44,21 @@ if TYPE_CHECKING:
     from newsletter.desk import Clock, Progress, Round, Sign
     from newsletter.message import Wire, Wires
     from newsletter.model import Campaign, Outcome, Recipient
+    from newsletter.notices import Editors
+    from newsletter.store.canaries import Held
     from newsletter.transports.base import Transport
+
+
+logger = logging.getLogger(__name__)
+
+
+class Because(StrEnum):
+    """Why a campaign pauses itself, without a server's words: for logs and for ``notice.because`` of the texts."""
+
+    REJECTED = "rejected"
+    REFUSED = "refused"
+    OUTAGE = "outage"
+    CANARY = "canary"
 
 
 def begun(engine: Engine, issue: str, list_name: str, kind: Kind, *, again: bool = False) -> Campaign | None:
@@ -93,6 +112,7 @@ class Conduct:
     only: frozenset[bytes] | None = None
     limits: Limits = field(default_factory=Limits)
     stop_refused: float | None = None  # the share of refused copies at which the campaign pauses
+    editors: Editors | None = None  # who is told when the campaign needs a person
     ledger: Callable[..., Ledger] = Ledger  # the drill sends with one that kills its own process
     clock: Clock = field(default_factory=SystemClock)
     stopping: Stop = field(default_factory=Stop)  # set it: no further copy is handed
@@ -143,6 +163,7 @@ class _Run:
         )
         self._most_lanes = transport.lanes  # fewer, once the provider has asked for fewer
         self._shared = many_senders(engine)
+        self._held: Held | None = None  # the canary, while the rest is held back
         self._accepted = 0
         self._why = ""  # of the last outage, in words
         self._failures = 0  # rounds in a row that ended because the provider could not be reached
@@ -155,8 +176,29 @@ class _Run:
         finally:
             self._book.release()
             in_chunks(self._engine, partial(campaigns.sweep, now=self._clock.now()))
-        write(self._engine, lambda conn: campaigns.finish(conn, self._id, self._clock.now()))
+        if write(self._engine, self._finish):
+            self._log_end()
         return self._campaign()
+
+    def _finish(self, conn: Connection) -> bool:
+        """With the end, in one commit, the notice of copies that nobody knows of."""
+        finished = campaigns.finish(conn, self._id, self._clock.now())
+        ended = campaigns.get(conn, self._id)
+        if self._conduct.editors and ended.state in {CampaignState.FINISHED, CampaignState.CANCELLED}:
+            notices.tell_doubts(conn, self._conduct.editors, ended, self._clock.now())
+        return finished
+
+    def _log_end(self) -> None:
+        counts = read(self._engine, lambda conn: campaigns.counts(conn, self._id))
+        ended = self._campaign()
+        span = (
+            (ended.finished_at - ended.started_at) if ended.finished_at and ended.started_at else timedelta()
+        )
+        numbers = {state.value: number for state, number in counts.items()}
+        self._log("campaign finished", **numbers, seconds=round(span.total_seconds()))
+
+    def _log(self, event: str, **facts: object) -> None:
+        logger.info(event, extra={"facts": {**self._campaign().facts, **facts}})
 
     def _round(self) -> datetime | None:
         """Runs lanes until none has work; returns when the next round should begin, None if there is none."""
@@ -180,15 +222,46 @@ class _Run:
         now = self._clock.now()
         if idle and due <= now:
             return now + LOOK_AGAIN
-        return None if due - now > limits.PATIENCE else due
+        canary = self._held is not None and self._held.until is not None  # a wait that somebody has asked for
+        return None if due - now > limits.PATIENCE and not canary else due
 
     def _due(self) -> datetime | None:
         """When the next copy may be tried; soon, while other senders have the rest in hand."""
         if self._shared:
             recovery.recover(self._engine, self._conduct.owner, self._clock.now())
+        if not self._heed_canary():
+            return None
         mine, others = read(self._engine, self._outlook)
         soon = self._clock.now() + LOOK_AGAIN
         return soon if others else mine
+
+    def _heed_canary(self) -> bool:
+        """Takes the next step of a campaign that holds its rest back; False when the canary has failed.
+
+        Looked at twice: when each of the sample has had a try, and when the rest is due. Who asks us to come back later
+        has not refused anything at the first look, and has not accepted it at the second.
+        """
+        self._held = held = read(self._engine, lambda conn: canaries.find(conn, self._id))
+        if held is None:
+            return True
+        now = self._clock.now()
+        due = held.until is not None and held.until <= now
+        failures = held.failures + (held.again + held.untried if due else 0)
+        if (due or not held.untried) and self._canary_failed(held, failures, late=due):
+            self._pause(_words_of_canary(held), Because.CANARY, canaries.fail)
+            return False
+        if due:
+            if write(self._engine, lambda conn: canaries.release(conn, self._id)):
+                self._log("canary released", copies=held.copies, accepted=held.accepted)
+        elif held.until is None and not held.untried:
+            write(self._engine, lambda conn: canaries.wait(conn, self._id, now + held.wait))
+            self._held = read(self._engine, lambda conn: canaries.find(conn, self._id))
+        return True
+
+    def _canary_failed(self, held: Held, failures: int, *, late: bool) -> bool:
+        """Before its time is over, what waits for another try may still be accepted."""
+        accepted = held.accepted + (0 if late else held.again)
+        return limits.canary_failed(accepted, failures, self._conduct.stop_refused)
 
     def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
         if not owners.is_living(conn, self._conduct.owner):
@@ -211,18 +284,26 @@ class _Run:
 
     def _rejected(self, done: Round) -> bool:
         rejection = next((error for error in done.errors if isinstance(error, TransportRejected)), None)
-        if rejection is None and done.denied:
+        if rejection is not None:
+            self._pause(_words_of(rejection), Because.REJECTED)
+            return True
+        refusals = self._refusals(done)
+        if refusals is not None:
+            self._pause(_words_of(refusals), Because.REFUSED, _after_refusals)
+        return refusals is not None
+
+    def _refusals(self, done: Round) -> TransportRejected | None:
+        """So many that they are about us, or about the list."""
+        if done.denied:
             said = f"the provider refused {done.refused} copies in a row, the last with: {done.last_refusal}"
-            rejection = TransportRejected(said, hint="If that is about us, mend it before you go on")
-        if rejection is None and self._desk.too_many_refused:
-            rejection = TransportRejected(
+            return TransportRejected(said, hint="If that is about us, mend it before you go on")
+        if self._desk.too_many_refused:
+            return TransportRejected(
                 f"{self._desk.progress.refused} copies were refused and {self._desk.progress.accepted} accepted,"
                 f" which is more than stop_refused allows; the last with: {done.last_refusal}",
                 hint="Look at them before you go on: `newsletter deliveries … --state refused`",
             )
-        if rejection is not None:
-            self._pause(rejection)
-        return rejection is not None
+        return None
 
     def _after_outage(
         self, outage: TransportUnavailable, due: datetime, *, progressed: bool
@@ -237,28 +318,73 @@ class _Run:
         self._failures = 1 if progressed else self._failures + 1
         retry = limits.retry_at(self._failures, self._conduct.retry, now)
         if not self._accepted or retry is None or max(due, retry) - now > limits.PATIENCE:
-            self._pause(outage)
+            self._pause(_words_of(outage), Because.OUTAGE)
             return None
         return max(due, retry)
 
-    def _pause(self, error: BaseException) -> None:
-        reason = ". ".join(part.strip(". ") for part in (str(error), getattr(error, "hint", "")) if part)
-        write(self._engine, lambda conn: campaigns.pause(conn, self._id, reason))
+    def _pause(
+        self,
+        reason: str,
+        because: Because,
+        act: Callable[[Connection, int, str], bool] = campaigns.pause,
+    ) -> None:
+        """The pause and the notice of it are one commit: told once, whatever is killed and whoever else pauses."""
+        editors, now = self._conduct.editors, self._clock.now()
+
+        def work(conn: Connection) -> bool:
+            paused = act(conn, self._id, reason)
+            if paused and editors:
+                notices.tell_paused(conn, editors, campaigns.get(conn, self._id), because, now)
+            return paused
+
+        if write(self._engine, work):
+            self._log("campaign paused", reason=because.value)
 
     def _wait_until(self, when: datetime) -> bool:
         """Waits; False when the campaign came to rest or the process was asked to stop meanwhile."""
         if when - self._clock.now() > LOOK_AGAIN:
-            because = f" ({self._why})" if self._why else ""
-            self._conduct.notice(f"waiting until {when.astimezone():%H:%M:%S} for the next try{because}")
+            self._conduct.notice(self._words_of_wait(when))
         while self._may_go_on() and self._clock.now() < when:
             self._clock.wait(min(1.0, (when - self._clock.now()).total_seconds()))
         return self._may_go_on()
+
+    def _words_of_wait(self, when: datetime) -> str:
+        if self._held is not None and self._held.until == when:
+            return f"canary: {self._held.accepted:,} accepted; the rest leaves at {local_time(when, self._clock.now())}"
+        because = f" ({self._why})" if self._why else ""
+        return f"waiting until {when.astimezone():%H:%M:%S} for the next try{because}"
 
     def _may_go_on(self) -> bool:
         return not self._conduct.stopping.is_set() and self._campaign().state is CampaignState.RUNNING
 
     def _campaign(self) -> Campaign:
         return read(self._engine, lambda conn: campaigns.get(conn, self._id))
+
+
+def local_time(when: datetime, now: datetime) -> str:
+    """``10:05`` by this machine's clock, with the day when that is another one."""
+    here = when.astimezone()
+    return f"{here:%H:%M}" if here.date() == now.astimezone().date() else f"{here:%Y-%m-%d %H:%M}"
+
+
+def _after_refusals(conn: Connection, campaign_id: int, reason: str) -> bool:
+    """What a canary is to find out was found out: who resumes has decided about the rest as well."""
+    return canaries.fail(conn, campaign_id, reason) or campaigns.pause(conn, campaign_id, reason)
+
+
+def _words_of(error: TransportError) -> str:
+    return ". ".join(part.strip(". ") for part in (str(error), error.hint) if part)
+
+
+def _words_of_canary(held: Held) -> str:
+    said = {
+        "accepted": held.accepted,
+        "refused": held.refused,
+        "unknown": held.unknown,
+        "not taken so far": held.again + held.untried,
+    }
+    answers = ", ".join(f"{number:,} {word}" for word, number in said.items() if number)
+    return f"of the canary of {held.copies:,}, {answers}: the rest is held back, and resuming sends it"
 
 
 SOONEST = datetime.min.replace(tzinfo=UTC)

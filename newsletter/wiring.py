@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from newsletter.appointments import Rules, Tell
     from newsletter.config import Settings
     from newsletter.letters import ClosedOffice, LetterKind, Office
-    from newsletter.limits import Limits
-    from newsletter.message import Wire, Wires
+    from newsletter.limits import Canary, Limits
+    from newsletter.message import NoticeWire, Wire, Wires
     from newsletter.model import Appointment, Edition, Email, Finding, Issue
+    from newsletter.notices import ClosedPost, Editors, Post
     from newsletter.personal_data import Erased
     from newsletter.render import Theme
     from newsletter.store.group import Group
+    from newsletter.store.notices import Notice
     from newsletter.texts import Texts
     from newsletter.tokens import Keyring
     from newsletter.transports.base import Transport
@@ -247,28 +249,22 @@ def rules(settings: Settings) -> Rules:
 
 def teller(settings: Settings) -> Tell:
     """Tells the editors by mail what needs them about an appointment."""
-    from newsletter.store import notices
-
-    words, zone = texts(settings), settings.schedule.timezone
+    told, zone = editors(settings), settings.schedule.timezone
 
     def tell(
         conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
-        said = {
-            "publication": settings.newsletter.name,
-            "issue": one.label,
-            "slug": one.issue or one.period,
-            "list": one.list,
-            "date": f"{words.date(one.due_at.astimezone(zone).date())}, {one.due_at.astimezone(zone):%H:%M %Z}",
-            "why": why,
-        }
-        return notices.queue(
+        here = one.due_at.astimezone(zone)
+        return told.tell(
             conn,
             f"{event}:{one.id}:{one.due_at:%Y-%m-%dT%H:%M}:{about}",
-            settings.newsletter.editors,
-            subject=words.get(f"notice.{event}.subject", **said),
-            text=words.get(f"notice.{event}.text", **said),
-            now=now,
+            event,
+            now,
+            issue=one.label,
+            slug=one.issue or one.period,
+            list=one.list,
+            date=f"{told.texts.date(here.date())}, {here:%H:%M %Z}",
+            why=why,
         )
 
     return tell
@@ -301,6 +297,16 @@ def limits(settings: Settings) -> Limits:
     return Limits() if settings.sending.transport == "folder" else settings.sending.limits
 
 
+def canary(settings: Settings, kind: Kind) -> Canary | None:
+    """Which copies leave first, as newsletter.toml has it: of a live campaign, and never of a rehearsal."""
+    from newsletter.limits import Canary
+
+    known = settings.sending
+    if known.canary is None or kind is not Kind.LIVE:
+        return None
+    return Canary(known.canary, known.canary_wait)
+
+
 def transport(settings: Settings, slug: str) -> Transport:
     """The configured way out."""
     makers = {"folder": _folder, "smtp": _smtp, "sendgrid": _sendgrid}
@@ -308,7 +314,7 @@ def transport(settings: Settings, slug: str) -> Transport:
 
 
 def outboxes(settings: Settings) -> Path:
-    """A folder for each issue, and one for letters."""
+    """A folder for each issue, one for letters and one for notices."""
     return settings.state_dir / "outbox"
 
 
@@ -408,6 +414,36 @@ def _sendgrid(settings: Settings, _slug: str) -> Transport:
 def whoami() -> str:
     """How this process names itself to the next one that wants to send."""
     return f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+# --- mails to the editors ------------------------------------------------------------------------------------------
+
+
+def editors(settings: Settings) -> Editors:
+    """Whom to tell when something needs a person."""
+    from newsletter.notices import Editors
+
+    known = settings.newsletter
+    return Editors(known.editors, known.name, texts(settings))
+
+
+def post(settings: Settings, engine: Engine) -> Post | ClosedPost:
+    """What sends mails to the editors, through the configured transport and on connections of its own."""
+    from newsletter import addresses, notices
+
+    if settings.sending.mode == "off" and settings.sending.transport != "folder":
+        return notices.ClosedPost()
+    allowlist = only(settings)
+    language = texts(settings).language
+
+    def compose(notice: Notice) -> NoticeWire:
+        # One date for all tries, so that a second one is the same mail.
+        return notices.wire(notice, message_settings(settings, notice.created_at), language)
+
+    def allowed(address: str) -> bool:
+        return allowlist is None or addresses.key(address, settings.address_key) in allowlist
+
+    return notices.Post(engine, transport(settings, "notices"), compose, allowed=allowed)
 
 
 # --- the pages for readers -----------------------------------------------------------------------------------------

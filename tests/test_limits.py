@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsletter import limits
-from newsletter.limits import ALL, LONG_AGO, TOLERANCE, Limits, Pace, Rate
+from newsletter.limits import ALL, LONG_AGO, TOLERANCE, Canary, Limits, Pace, Rate
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
 SCHEDULE = (timedelta(seconds=15), timedelta(hours=4))
@@ -347,3 +347,38 @@ def test_whatever_happens_something_may_leave_within_five_seconds(events):
         assert opens - now <= timedelta(seconds=5)
         assert pace.allowed(opens, 1) == 1
         assert bool(pace.words()) == pace.slowed
+
+
+# Canaries
+
+
+@pytest.mark.parametrize(
+    ("size", "recipients", "copies"),
+    [(0.01, 1000, 10), (0.01, 1001, 11), (0.07, 100, 7), (0.01, 5, 1), (50, 1000, 50)],
+)
+def test_a_canary_is_a_share_rounded_up_or_a_number(size: float, recipients: int, copies: int) -> None:
+    assert Canary(size, SECOND).copies(recipients) == copies
+
+
+@pytest.mark.parametrize(("size", "recipients"), [(0.01, 1), (50, 50), (50, 7), (1.0, 9), (0.5, 0)])
+def test_there_is_no_canary_when_nobody_would_be_left_to_wait(size: float, recipients: int) -> None:
+    assert Canary(size, SECOND).copies(recipients) == 0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "not_accepted", "share", "failed"),
+    [
+        (9, 1, 0.05, False),  # 10 %, and also one dead address, as every list has some
+        (8, 2, 0.05, True),
+        (98, 2, 0.05, False),
+        (94, 6, 0.05, True),
+        (0, 1, 0.05, True),  # nothing came through
+        (0, 1, None, True),
+        (1, 9, None, False),  # the publisher has switched the limit off
+        (0, 0, 0.05, False),  # all of the sample have left the list meanwhile
+    ],
+)
+def test_a_canary_fails_by_more_than_one_and_more_than_the_share(
+    accepted: int, not_accepted: int, share: float | None, failed: bool
+) -> None:
+    assert limits.canary_failed(accepted, not_accepted, share) is failed

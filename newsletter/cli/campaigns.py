@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from newsletter.cli import output
+from newsletter.cli import notifying, output
 from newsletter.errors import Refused, UsageError
 from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from newsletter.cli.main import Project
     from newsletter.model import Delivery
+    from newsletter.notices import Editors
     from newsletter.store.owners import Owner
 
 STALLED = timedelta(minutes=15)
@@ -71,6 +72,7 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
         from newsletter.cli import dates
 
         dates.tell_open(project.settings, project.store)
+    notifying.print_outbox(project.settings, project.store)
     return None
 
 
@@ -149,7 +151,8 @@ class Work:
             one for one in living if one.campaign_id == campaign.id or (undecided and one.campaign_id is None)
         ]
         last = max((one.settled_at or one.started_at for one in theirs), default=now)
-        stalled = campaign.state is CampaignState.RUNNING and now - last >= STALLED
+        waits = campaign.canary_until is not None and campaign.canary_until > now
+        stalled = campaign.state is CampaignState.RUNNING and now - last >= STALLED and not waits
         return cls(theirs, last if stalled else None)
 
 
@@ -158,7 +161,7 @@ def standing(campaign: Campaign, work: Work) -> str:
     if campaign.state is CampaignState.PREPARING:
         return f"preparing: {_preparing(campaign, work)}"
     if campaign.state is CampaignState.RUNNING:
-        return f"running: {_running(campaign, work)}"
+        return f"running: {_canary(campaign)}{_running(campaign, work)}"
     return f"{campaign.state}: {campaign.reason}" if campaign.reason else str(campaign.state)
 
 
@@ -166,6 +169,18 @@ def _preparing(campaign: Campaign, work: Work) -> str:
     if work.senders:
         return f"is being frozen by {_names(work.senders)}; nothing has left"
     return f"the freeze was cut off and nothing has left; `{campaign.send}` goes on with it"
+
+
+def _canary(campaign: Campaign) -> str:
+    """``canary of 10, the rest leaves at 10:05; ``, while there is one."""
+    from newsletter.sending import local_time
+
+    if campaign.canary_copies is None:
+        return ""
+    if campaign.canary_until is None:
+        return f"canary of {campaign.canary_copies:,}, the rest waits for its answers; "
+    when = local_time(campaign.canary_until, datetime.now(UTC))
+    return f"canary of {campaign.canary_copies:,}, the rest leaves at {when}; "
 
 
 def _running(campaign: Campaign, work: Work) -> str:
@@ -225,6 +240,11 @@ class Row:
             "state": campaign.state,
             "reason": campaign.reason,
             "transport": campaign.transport,
+            "canary": campaign.canary_copies
+            and {
+                "copies": campaign.canary_copies,
+                **times(campaign, "canary_until"),
+            },
             "digest": campaign.digest,
             **times(campaign, "created_at", "started_at", "finished_at"),
             "deliveries": {state.value: self.counts.get(state, 0) for state in DeliveryState},
@@ -394,7 +414,7 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
 
     One that waits for its date has not begun: it does not go out by itself any more.
     """
-    from newsletter import freezing
+    from newsletter import freezing, wiring
     from newsletter.cli import dates
     from newsletter.store import campaigns
     from newsletter.store.engine import in_chunks
@@ -417,9 +437,21 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
         output.say(f"{campaign.label} is taken away; nothing of it had left, and its period is free.")
         return
     now = datetime.now(UTC)
-    _steer(project, campaign, "cancelled", lambda conn: campaigns.cancel(conn, campaign.id, now), tell=False)
+    act = partial(_cancel, campaign=campaign, editors=wiring.editors(project.settings), now=now)
+    _steer(project, campaign, "cancelled", act, tell=False)
     in_chunks(project.store, partial(campaigns.sweep, now=now))
+    notifying.tell_editors(project.settings, project.store)
     output.say(f"{campaign.label} is cancelled: {summary(tally(project.store, campaign))}.")
+
+
+def _cancel(conn: Connection, campaign: Campaign, editors: Editors, now: datetime) -> bool:
+    from newsletter import notices
+    from newsletter.store import campaigns
+
+    done = campaigns.cancel(conn, campaign.id, now)
+    if done:
+        notices.tell_doubts(conn, editors, campaigns.get(conn, campaign.id), now)
+    return done
 
 
 def _ask(question: str) -> None:
@@ -446,11 +478,18 @@ def _steerable(
 def _steer(
     project: Project, campaign: Campaign, done: str, act: Callable[[Connection], bool], *, tell: bool = True
 ) -> None:
+    import logging
+
+    from newsletter.cli import logs
     from newsletter.store.engine import write
+
+    logs.set_up(project.settings, quiet=True)
 
     if not write(project.store, act):
         raise Refused(
             f"{campaign.label} has changed meanwhile.", hint="`newsletter status` shows how it stands."
         )
+    event = "campaign resumed" if done.startswith("running") else f"campaign {done} by hand"
+    logging.getLogger(__name__).info(event, extra={"facts": campaign.facts})
     if tell:
         output.say(f"{campaign.label} is {done}: {summary(tally(project.store, campaign))}.")

@@ -16,7 +16,7 @@ from newsletter.errors import ChecksFailed, ContentError, NewsletterError, Refus
 from newsletter.model import Appointment, AppointmentState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Engine
 
@@ -224,7 +224,12 @@ def slug_of(settings: Settings, one: Appointment) -> str:
 
 def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
     """What a send of it would be."""
-    return planning.Order(settings, engine, slug, one.list, one.kind, None, again=False, appointment=one)
+    from newsletter.cli import canary
+
+    first = canary.asked(settings, one.kind, one.options.get("canary"), one.options.get("canary_wait"))
+    return planning.Order(
+        settings, engine, slug, one.list, one.kind, None, again=False, canary=first, appointment=one
+    )
 
 
 def problem(order: Order) -> NewsletterError | None:
@@ -254,7 +259,7 @@ def _readiness(order: Order) -> str:
 # One of a person's own
 
 
-def arrange(order: Order, at: str, *, dry_run: bool) -> None:
+def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run: bool) -> None:
     """``newsletter send --at``: shows what would go if it went now, asks, and writes the date down."""
     from newsletter import appointments, wiring
 
@@ -267,7 +272,8 @@ def arrange(order: Order, at: str, *, dry_run: bool) -> None:
         return
     wiring.transport(order.settings, order.slug)
     planning.confirm_number(planned.recipients, order.confirm)
-    made = appointments.arrange(order.engine, planned.target, due_at, {}, now)
+    said = {name: text for name, text in options.items() if text is not None}
+    made = appointments.arrange(order.engine, planned.target, due_at, said, now)
     output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
     if away := scheduler_away(order.engine, now):
         output.warn(away)

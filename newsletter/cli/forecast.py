@@ -97,6 +97,16 @@ def spoken(span: timedelta) -> str:
     return f"about {output.plural(round(seconds / 86400), 'day')}"
 
 
+def exact(span: timedelta) -> str:
+    """``an hour``, ``30 minutes``, ``2 days``: in the largest unit that is exact, as a person wrote it."""
+    units = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+    seconds = int(span.total_seconds())
+    unit, size = next((unit, size) for unit, size in units if seconds % size == 0)
+    if seconds == size:
+        return "an hour" if unit == "hour" else f"a {unit}"
+    return output.plural(seconds // size, unit)
+
+
 def until(now: datetime, span: timedelta) -> str:
     """``, until about 14:35``, by this machine's clock; nothing for what is over at once."""
     if span < timedelta(minutes=1):

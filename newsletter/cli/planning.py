@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from newsletter.config import Settings
     from newsletter.desk import Stop
     from newsletter.freezing import Plan
+    from newsletter.limits import Canary
     from newsletter.message import MessageSettings
     from newsletter.model import Appointment, Email
 
@@ -39,6 +40,7 @@ class Order:
     kind: Kind
     confirm: int | None
     again: bool
+    canary: Canary | None = None  # these copies leave first
     appointment: Appointment | None = None  # it goes out by itself: nobody is asked
     stop: Stop | None = None  # asked to stop by whoever carries several orders out
 
@@ -81,6 +83,7 @@ def _print_plan(order: Order, planned: Plan, email: Email) -> None:
         ("kind", DESCRIBED[target.kind]),
         ("to", f"list {target.list}: {output.plural(planned.recipients, 'recipient')}"),
         ("left out", left_out or "nobody"),
+        ("canary", _canary(order.canary, planned.recipients)),
         ("now", f"{now.astimezone():%A %d %B %Y %H:%M %Z}  ({now:%Y-%m-%d %H:%M} UTC)"),
         ("takes", forecast.of_plan(order, planned, now)),
     ]
@@ -94,6 +97,15 @@ def _connections(settings: Settings) -> str:
     if settings.sending.transport == "folder":
         return ""
     return f", {output.plural(settings.sending.connections, 'connection')}"
+
+
+def _canary(canary: Canary | None, recipients: int) -> str:
+    """``10 of 1,000 copies leave first, the rest an hour later``; empty when all leave at once."""
+    copies = canary.copies(recipients) if canary else 0
+    if not canary or not copies:
+        return ""
+    leave = "leaves" if copies == 1 else "leave"
+    return f"{copies:,} of {recipients:,} copies {leave} first, the rest {forecast.exact(canary.wait)} later"
 
 
 DESCRIBED = {

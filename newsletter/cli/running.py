@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import dates, output, sending
+from newsletter.cli import dates, logs, output, sending
 from newsletter.cli.planning import Order
 from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
@@ -47,6 +47,7 @@ def run(project: Project, *, once: bool, clock_is_right: bool) -> int:
     from newsletter.desk import Stop
 
     stop = Stop()
+    logs.set_up(project.settings, quiet=True)
     if once:
         return _once(project, stop, clock_is_right=clock_is_right)
     project.store.dispose()  # it opens, and has our keys: what is wrong from the start ends the command
@@ -151,6 +152,7 @@ class Look:
             self._remind(one)
         codes += [self._attempt(one) for one in agenda.due]
         codes += [self._go_on(campaign) for campaign in self._cut_off()]
+        wiring.post(self.settings, self.engine).work()
         return next(filter(None, codes), 0)
 
     def _remind(self, one: Appointment) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import forecast, output, planning, progress
+from newsletter.cli import forecast, notifying, output, planning, progress
 from newsletter.cli.campaigns import left_behind, list_option, summary, tally
 from newsletter.errors import DatabaseError, Occupied, Refused, Unfinished, UnknownDeliveries
 from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
@@ -46,6 +46,10 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--clock-is-right", is_flag=True, help="Send, although the ledger was written later than now.")
 @click.option("--again", is_flag=True, help="Repeat a rehearsal that has ended.")
+@click.option(
+    "--canary", metavar="SIZE", help="So many copies leave first: a share such as 1%, a number, or off."
+)
+@click.option("--canary-wait", metavar="SPAN", help="How long the rest waits after them, such as 30m.")
 @click.pass_obj
 def send(
     project: Project,
@@ -57,20 +61,26 @@ def send(
     dry_run: bool,
     clock_is_right: bool,
     again: bool,
+    canary: str | None,
+    canary_wait: str | None,
 ) -> None:
     """Send an issue to a list, or go on where it stopped.
 
     Prints who would get it and asks for the number of recipients before anything leaves. A campaign that stopped
     before its end goes on with those who have no copy yet; one that has ended reaches nobody again.
+    With a canary, a few copies leave first; if too many of them are refused, the campaign pauses before the rest.
     """
     from newsletter import recovery, wiring
-    from newsletter.cli import dates
+    from newsletter.cli import canary as canaries
+    from newsletter.cli import dates, logs
 
     settings = project.settings
-    list_name = list_name or settings.newsletter.list
-    order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    logs.set_up(settings, quiet=True)
+    list_name, kind = list_name or settings.newsletter.list, wiring.kind(settings)
+    first = canaries.asked(settings, kind, canary, canary_wait)
+    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first)
     if at is not None:
-        dates.arrange(order, at, dry_run=dry_run)
+        dates.arrange(order, at, {"canary": canary, "canary_wait": canary_wait}, dry_run=dry_run)
         return
     if dry_run:
         _dry_run(order)
@@ -78,22 +88,25 @@ def send(
     if not clock_is_right:
         recovery.check_clock(order.engine, datetime.now(UTC))
     try:
-        carry_out(order)
+        carry_out(order, canary)
     except Occupied as busy:
         _follow(order, busy)
 
 
-def carry_out(order: Order) -> None:
+def carry_out(order: Order, canary: str | None = None) -> None:
     """Starts the campaign or goes on with it, until it ends or rests; raises what a person has to know of its end.
 
-    Raises ``Occupied`` when another process is sending, on SQLite.
+    ``canary`` is what a person has said of it now. Raises ``Occupied`` when another process is sending, on SQLite.
     """
     from newsletter import sending
+    from newsletter.cli import canary as canaries
 
     campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is not None and campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
         return
+    if campaign is not None:
+        canaries.going_on(order.engine, campaign, canary)
     _send(order, None if campaign else _prepare_unless_begun(order))
 
 
@@ -214,6 +227,7 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
         now=now,
         owner=mine,
         appointment=order.appointment.id if order.appointment else None,
+        canary=order.canary,
     )
 
 
@@ -257,6 +271,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
         only=wiring.only(settings),
         limits=wiring.limits(settings),
         stop_refused=settings.sending.stop_refused,
+        editors=wiring.editors(settings),
         clock=clock,
         stopping=order.stop or Stop(),
         notice=shown.notice,
@@ -268,6 +283,7 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
             ended = sending.run(order.engine, campaign, transport, wires, conduct)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_cut_off(order.engine, campaign)) from None
+    notifying.tell_editors(settings, order.engine)
     _report(order, ended, stopped=conduct.stopping.is_set())
 
 

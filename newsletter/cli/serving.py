@@ -41,10 +41,12 @@ def serve(project: Project, port: int | None) -> None:
     Sends the letters that they ask for as well, and ends breaks whose time has come. It speaks plain HTTP, so a proxy
     such as nginx or Caddy has to stand before it. Ctrl-C or SIGTERM stops it when all requests are answered.
     """
+    from newsletter.cli import logs
     from newsletter.web import counting
     from newsletter.web.serving import listen
 
     settings = project.settings
+    logs.set_up(settings)
     workers = settings.web.workers
     _refuse_several_on_sqlite(project, workers)
     project.store.dispose()  # it opens, so it is there and has our keys; children open it for themselves
@@ -134,10 +136,12 @@ def _start_beside(settings: Settings, engine: Engine, stack: ExitStack) -> None:
     house = Chore("housekeeping", wiring.housekeeping(engine), CHORE_SECONDS)
     house.start()
     stack.callback(house.stop)
-    office, closing = wiring.office(settings, engine), threading.Event()
-    thread = threading.Thread(target=office.run, args=(closing,), name="letters", daemon=True)
-    thread.start()
-    stack.callback(thread.join, STOP_SECONDS)  # a letter that is still on its way is sent once more
+    closing = threading.Event()
+    beside = {"letters": wiring.office(settings, engine).run, "notices": wiring.post(settings, engine).run}
+    for name, work in beside.items():
+        thread = threading.Thread(target=work, args=(closing,), name=name, daemon=True)
+        thread.start()
+        stack.callback(thread.join, STOP_SECONDS)  # a letter that is still on its way is sent once more
     stack.callback(closing.set)
 
 
@@ -156,11 +160,14 @@ def _member(number: int, begun: Event, root: Path, listening: socket.socket, tab
     """What each of several processes does."""
     import os
 
+    from newsletter.cli import logs
     from newsletter.config import load
     from newsletter.web.counting import Counts
 
     try:
-        run_one(load(root, os.environ), listening, Counts(table, number), begun.set, number)
+        settings = load(root, os.environ)
+        logs.set_up(settings)
+        run_one(settings, listening, Counts(table, number), begun.set, number)
     except NewsletterError as error:
         output.print_error(error)
         raise SystemExit(error.exit_code) from None

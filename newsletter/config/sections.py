@@ -141,6 +141,12 @@ class Web(Section):
     lists: values.Titles = Field(default_factory=dict)
 
 
+class Logging(Section):
+    """How the commands that run for long say what they do, on stderr."""
+
+    format: Literal["text", "json"] = "text"
+
+
 class Palette(Section):
     """Colours of one mode; what is left out stays as ``newsletter.render.theme`` has it."""
 
@@ -183,6 +189,7 @@ class Sections(Section):
     schedule: Schedule = Schedule()
     approval: Approval = Approval()
     web: Web = Web()
+    logging: Logging = Logging()
     theme: Theme = Theme()
 
 

@@ -56,6 +56,7 @@ class Target:
 
 
 def _from_row(row: Row[Any]) -> Campaign:
+    held = row.canary_last is not None
     return Campaign(
         id=row.id,
         issue=row.issue,
@@ -72,6 +73,8 @@ def _from_row(row: Row[Any]) -> Campaign:
         reason=row.reason,
         override=row.override,
         approvals=tuple(row.approvals or ()),
+        canary_copies=row.canary_copies if held else None,
+        canary_until=row.canary_until if held else None,
     )
 
 

@@ -25,11 +25,11 @@ from newsletter.model import (
     SubscriptionState,
     Unknown,
 )
-from newsletter.store import marks
+from newsletter.store import canaries, marks
 from newsletter.store.ahead import Ahead, Claimed
 from newsletter.store.allowances import Allowances
 from newsletter.store.doubts import FIRST_UNKNOWN, RESENT
-from newsletter.store.engine import BREATH_SECONDS, many_senders, write
+from newsletter.store.engine import BREATH_SECONDS, many_senders, read, write
 from newsletter.store.schema import (
     EPOCH,
     Instant,
@@ -84,6 +84,8 @@ class Ledger:
         self._noted: datetime | None = None
         self._shared = many_senders(engine)
         self._most = 1  # copies that all lanes together have wanted at once
+        self._sample: list[int] | None = None  # the rows that may leave while the rest is held back
+        self._looked, self._held = False, True  # once nothing is held back, nothing ever is again
         self.opens_at: datetime | None = None  # when more may leave, if it was a limit that let no more leave
 
     def crowded(self, now: datetime, copies: int) -> str:
@@ -97,6 +99,8 @@ class Ledger:
         nothing at all if that is None. If it raises,
         nothing of it is remembered here either: the same outcomes may be offered again.
         """
+        if self._held and not self._looked:
+            self._look_for_canary(now)
         handed, more = self._write(settled, want, now)
         until = time.monotonic() + LONGEST_SEARCH
         while more and len(handed) < want:  # many of them have gone: the next ones, in a commit of their own
@@ -112,6 +116,11 @@ class Ledger:
                 raise
             handed += further
         return handed
+
+    def _look_for_canary(self, now: datetime) -> None:
+        """Outside the write lock, because it looks at all rows; what is in the sample never changes."""
+        self._sample = read(self._engine, lambda conn: _due_of_canary(conn, self._campaign, now))
+        self._looked, self._held = True, self._sample is not None
 
     def _write(self, settled: Sequence[Outcome], want: int, now: datetime) -> tuple[list[Claimed], bool]:
         """One commit: what leaves, and whether it only looked at some of those who may."""
@@ -190,6 +199,8 @@ class Ledger:
             return False
         size = min(CLAIM, 10 * self._most) if self._shared else CLAIM  # the others want work too
         page = select(delivery.c.seq).where(*mine, due).order_by(delivery.c.seq).limit(size)
+        if self._sample is not None:
+            page = page.where(delivery.c.seq.in_(self._next_of_sample(size)))
         taken = (
             update(delivery)
             .where(delivery.c.seq.in_(page.with_for_update(skip_locked=True)), mine[1])
@@ -199,6 +210,11 @@ class Ledger:
         seqs = conn.execute(taken).scalars().all()
         ahead.add(marks.load(conn, seqs))
         return bool(seqs)
+
+    def _next_of_sample(self, size: int) -> list[int]:
+        """Taken off, whatever becomes of the commit: the next round looks which of them are still due."""
+        some, self._sample = (self._sample or [])[:size], (self._sample or [])[size:]
+        return some
 
     def _may_work(self, conn: Connection) -> bool:
         """The campaign runs, and nobody has taken this process for dead."""
@@ -318,7 +334,7 @@ class Ledger:
 
     def release(self) -> None:
         """Gives back what was claimed and not handed."""
-        self._claimed = Ahead(self._limits)
+        self._claimed, self._looked = Ahead(self._limits), False
         mine = (delivery.c.campaign_id == self._campaign, delivery.c.state == DeliveryState.CLAIMED)
         back = update(delivery).where(*mine, delivery.c.owner == self._owner)
         free = {"state": DeliveryState.PENDING, "owner": None}
@@ -326,21 +342,39 @@ class Ledger:
 
 
 def next_due(conn: Connection, campaign_id: int) -> datetime | None:
-    """When the next waiting delivery may be tried; None when nothing waits. A row without a time is due at once."""
-    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)
+    """When the next waiting delivery may be tried; None when nothing waits. A row without a time is due at once.
+
+    While the rest of a campaign is held back, that is a row of its canary, or the moment at which the rest may leave.
+    """
+    sample = canaries.may_leave(conn, campaign_id)
+    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING, *sample)
     at_once = select(delivery.c.seq).where(*waiting, delivery.c.not_before.is_(None)).limit(1)
     if conn.execute(at_once).first() is not None:  # usual, and spares looking at a million rows
         return EPOCH
     due: datetime | None = conn.scalar(
         select(func.min(delivery.c.not_before, type_=Instant())).where(*waiting)
     )
-    return due
+    if not sample:
+        return due
+    released = conn.scalar(select(campaign.c.canary_until).where(campaign.c.id == campaign_id)) or EPOCH
+    return min(due or released, released)
+
+
+def _due_of_canary(conn: Connection, campaign_id: int, now: datetime) -> list[int] | None:
+    """The rows of the sample that may be tried now; None when nothing is held back."""
+    sample = canaries.may_leave(conn, campaign_id)
+    if not sample:
+        return None
+    due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
+    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING, *sample)
+    return list(conn.scalars(select(delivery.c.seq).where(*waiting, due).order_by(delivery.c.seq)))
 
 
 def due_rows(conn: Connection, campaign_id: int, now: datetime, *, most: int) -> int:
     """How many deliveries may be tried now, counted up to ``most``."""
     due = delivery.c.not_before.is_(None) | (delivery.c.not_before <= now)
-    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING)
+    sample = canaries.may_leave(conn, campaign_id)
+    waiting = (delivery.c.campaign_id == campaign_id, delivery.c.state == DeliveryState.PENDING, *sample)
     some = select(delivery.c.seq).where(*waiting, due).limit(most).subquery()
     return int(conn.execute(select(func.count()).select_from(some)).scalar_one())
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
 
+NO_CANARY: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What every copy of a campaign is made of, and how it is to leave."""
@@ -213,9 +216,14 @@ def size(conn: Connection, campaign_id: int) -> int:
     )
 
 
-def start(conn: Connection, campaign_id: int, *, mine: str, now: datetime) -> bool:
-    """``preparing`` → ``running``: the last commit of a freeze. False when it is not this process's any more."""
-    running = {"state": CampaignState.RUNNING, "started_at": now, "owner": None}
+def start(
+    conn: Connection, campaign_id: int, *, mine: str, now: datetime, canary: Mapping[str, Any] = NO_CANARY
+) -> bool:
+    """``preparing`` → ``running``: the last commit of a freeze. False when it is not this process's any more.
+
+    ``canary`` is what ``canaries.chosen`` says: from the first moment on, the rest is held back.
+    """
+    running = {"state": CampaignState.RUNNING, "started_at": now, "owner": None, **canary}
     return conn.execute(update(campaign).where(_mine(campaign_id, mine)).values(running)).rowcount == 1
 
 

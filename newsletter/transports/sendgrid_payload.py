@@ -38,8 +38,9 @@ RESERVED = frozenset(
     {"x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding"}
     | {"mime-version", "date", "to", "from", "subject", "reply-to", "cc", "bcc"}
 )
-# These stand with each person; all others are the same for everyone.
-PERSONAL = ("List-Unsubscribe", "List-Unsubscribe-Post", "Message-ID")
+# These stand with each person; all others are the same for everyone. A mail to an editor has the last one only.
+UNSUBSCRIBE, ONE_CLICK = "List-Unsubscribe", "List-Unsubscribe-Post"
+PERSONAL = (UNSUBSCRIBE, ONE_CLICK, "Message-ID")
 # Addresses and links with which nothing can be wrong, a line for each person: see `Payload.window`.
 SOUND = re.compile(r"(?:[A-Za-z0-9._+-]++@[A-Za-z0-9.-]++ https://[A-Za-z0-9.:/_-]++(?<![.:/])\n)*+")
 # Whose headers show which shape all have. If one that is personal were ever taken for one of all, then it would tell
@@ -104,7 +105,8 @@ class Payload:
         headers = _custom_headers(wire)
         self._wire = wire
         self._in_subject = {slot.name for slot in subject.tags}
-        self._unsubscribe = _shape(headers["List-Unsubscribe"], NOBODYS_LINK, NOBODYS_TOKEN)
+        self._personal = [name for name in PERSONAL if name in headers and name != ONE_CLICK]
+        self._unsubscribe = _shape(headers.get(UNSUBSCRIBE, ""), NOBODYS_LINK, NOBODYS_TOKEN)
         self._message_id = _shape(headers["Message-ID"], NOBODY.id)
         self._owns = {
             tag: (slot.name, quoted(slot.fallback or ""), part.escape)
@@ -112,7 +114,7 @@ class Payload:
             for slot, tag in part.tags.items()
         }
         self._names = {name for name, *_ in self._owns.values()}
-        self._template = _template(headers["List-Unsubscribe-Post"], self._owns)
+        self._template = _template({name: headers[name] for name in PERSONAL if name in headers}, self._owns)
         common = json.dumps(
             {
                 "headers": {name: value for name, value in headers.items() if name not in PERSONAL},
@@ -158,7 +160,7 @@ class Payload:
         """One person's part, whoever they are. Raises ``ValueError`` if their values can't be sent."""
         headers, known = dict(self._wire.headers(recipient)), recipient.values
         address, number = headers["To"], recipient.delivery.hex()
-        shown = (quoted(headers[name]) for name in ("List-Unsubscribe", "Message-ID"))
+        shown = (quoted(headers[name]) for name in self._personal)
         values = (
             quoted(escape(value)) if (value := known.get(name)) else fallback
             for name, fallback, escape in self._owns.values()
@@ -203,9 +205,9 @@ def _column(values: list[str], fallback: str, escape: Callable[[str], str]) -> I
     return map(quoted, escaped)
 
 
-def _template(one_click: str, tags: Iterable[str]) -> str:
+def _template(shown: Mapping[str, str], tags: Iterable[str]) -> str:
     """A personalization with ``%s`` for each string in which people differ."""
-    headers = {"List-Unsubscribe": OWN, "List-Unsubscribe-Post": quoted(one_click), "Message-ID": OWN}
+    headers = {name: quoted(text) if name == ONE_CLICK else OWN for name, text in shown.items()}
     # One `to` each: whoever shares one sees the others' addresses.
     # SendGrid keeps custom_args for long and does not treat them as personal: an opaque id and nothing else.
     text = (
@@ -238,8 +240,10 @@ def _check_values(member: Mapping[str, Any]) -> None:
 def _custom_headers(wire: Wire) -> dict[str, str]:
     """Those that SendGrid passes on, of nobody."""
     # They are passed on as they are, so this one is encoded as it is in our own messages.
-    list_id = with_phrase("List-ID", wire.settings.from_name, wire.settings.list_id)
-    headers = {**dict(wire.headers(NOBODY)), "List-ID": " ".join(list_id.tokens)}
+    headers = dict(wire.headers(NOBODY))
+    if "List-ID" in headers:
+        list_id = with_phrase("List-ID", wire.settings.from_name, wire.settings.list_id)
+        headers["List-ID"] = " ".join(list_id.tokens)
     return {name: value for name, value in headers.items() if name.lower() not in RESERVED}
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from newsletter.limits import Canary
     from newsletter.model import Campaign
 
 TARGET = Target(issue="2026-12", period="2026-12", list="readers", kind=Kind.LIVE)
@@ -91,11 +92,17 @@ def suppress(engine: Engine, number: int) -> None:
 
 
 def freeze(
-    engine: Engine, target: Target = TARGET, only: frozenset[bytes] | None = None, owner: str = "me"
+    engine: Engine,
+    target: Target = TARGET,
+    only: frozenset[bytes] | None = None,
+    owner: str = "me",
+    canary: Canary | None = None,
 ) -> Campaign:
     """A running campaign to everyone who may get it."""
     planned = freezing.plan(engine, target, only=only)
-    return freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=owner)
+    return freezing.freeze(
+        engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=owner, canary=canary
+    )
 
 
 def counts(engine: Engine, campaign: Campaign) -> Mapping[DeliveryState, int]:
