@@ -12,7 +12,7 @@ import click
 
 from newsletter.cli import output
 from newsletter.errors import Refused, UsageError
-from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
+from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,7 +67,18 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
         output.print_json([row.as_json() for row in rows])
     else:
         print_status(rows)
+        for row in rows if slug else ():
+            print_record(row.campaign)
     return None
+
+
+def print_record(campaign: Campaign) -> None:
+    """What was decided about a campaign before it began, and the bytes it was decided about."""
+    output.say(f"{campaign.label}: digest {short(campaign.digest)}.")
+    if campaign.approvals:
+        output.say(f"    approved  {'; '.join(campaign.approvals)}")
+    if campaign.override:
+        output.say(f"    period    {campaign.period}, a second issue in it because: {campaign.override}")
 
 
 def print_status(rows: Sequence[Row]) -> None:
@@ -222,6 +233,8 @@ class Row:
             "reason": campaign.reason,
             "transport": campaign.transport,
             "digest": campaign.digest,
+            "approvals": campaign.approvals,
+            "override": campaign.override,
             **times(campaign, "created_at", "started_at", "finished_at"),
             "deliveries": {state.value: self.counts.get(state, 0) for state in DeliveryState},
             "left": self.left,

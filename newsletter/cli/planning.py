@@ -12,7 +12,7 @@ import click
 
 from newsletter.cli import forecast, output
 from newsletter.errors import ChecksFailed, Refused, UsageError
-from newsletter.model import Kind
+from newsletter.model import Kind, digest, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     from newsletter.config import Settings
     from newsletter.freezing import Plan
     from newsletter.message import MessageSettings
-    from newsletter.model import Email
+    from newsletter.model import Email, Finding, Issue
 
 COUNTDOWN_SECONDS = 10
+
+
+def one_line(_: click.Context, option: click.Parameter, why: str | None) -> str:
+    """A reason, for ``--override``; one of no words would override for no reason."""
+    reason = " ".join((why or "").split())
+    if why is not None and not reason:
+        raise click.BadParameter("a reason is needed, in words.", param=option)
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +46,65 @@ class Order:
     kind: Kind
     confirm: int | None
     again: bool
+    override: str = ""  # why a second issue may go in its period
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The roles that must have approved it: a rehearsal needs none."""
+        return () if self.kind is Kind.REHEARSAL else self.settings.approval.require
 
 
-def plan(order: Order) -> tuple[Plan, list[Email]]:
-    """What would be sent now, printed."""
-    from newsletter import checks, freezing, subscriptions, wiring
+def plan(order: Order) -> tuple[Plan, list[Email], Issue]:
+    """What would be sent now, printed. Raises ``NotApproved`` where a role that must has not approved it."""
+    from newsletter import freezing, subscriptions, wiring
     from newsletter.store.campaigns import Target
 
     subscriptions.check_list(order.engine, order.list)
-    issue, editions = wiring.compile_issue(order.settings, order.slug)
-    if errors := checks.errors(wiring.findings(order.settings, issue, editions)):
-        hint = (
-            f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
-        )
-        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
+    issue, editions, _ = sound(order.settings, order.slug)
+    approvals = _approvals(order, issue, editions)
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
     only, now = wiring.only(order.settings), datetime.now(UTC)
-    planned = freezing.plan(order.engine, target, only=only, now=now)
-    _print_plan(order, planned, editions[0])
-    return planned, editions
+    planned = freezing.plan(order.engine, target, only=only, now=now, override=order.override)
+    _print_plan(order, planned, editions, approvals)
+    return planned, editions, issue
 
 
-def _print_plan(order: Order, planned: Plan, email: Email) -> None:
+def sound(settings: Settings, slug: str) -> tuple[Issue, list[Email], list[Finding]]:
+    """The issue as readers would get it, and what was found. Raises ``ChecksFailed`` for errors nobody waived."""
+    from newsletter import checks, wiring
+
+    issue, editions = wiring.compile_issue(settings, slug)
+    findings = wiring.findings(settings, issue, editions)
+    if errors := checks.errors(findings):
+        hint = f"`newsletter check {slug}` shows all. Mend them, or waive one with a reason in issue.toml."
+        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
+    return issue, editions, findings
+
+
+def _approvals(order: Order, issue: Issue, editions: Sequence[Email]) -> str:
+    """``editor: Ann Example, 2026-11-28 10:12 UTC; medical: nobody yet``; empty where nobody has and nobody must."""
+    from newsletter import approval, wiring
+    from newsletter.store.engine import read
+
+    presented = wiring.presented(order.settings, issue, editions, order.list)
+    read(order.engine, lambda conn: approval.check(conn, presented, order.required))
+    standings = read(order.engine, lambda conn: approval.look(conn, presented))
+    shown = [one for one in standings if one.last or one.role in order.settings.approval.require]
+    return "; ".join(one.words for one in shown)
+
+
+def _print_plan(order: Order, planned: Plan, editions: Sequence[Email], approvals: str) -> None:
     from newsletter import merge
 
-    settings, target = order.settings, planned.target
+    settings, target, email = order.settings, planned.target, editions[0]
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(planned.left_out.items()))
     now = datetime.now(UTC)
     rows = [
         ("issue", f"{target.issue}, attempt {target.attempt}" if target.attempt > 1 else target.issue),
+        ("period", _override(order, planned)),
         ("subject", merge.fill(merge.split(email.subject), {})),
+        ("digest", short(digest(editions))),
+        ("approved", approvals),
         ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
         ("through", way_out(settings, target.issue) + _connections(settings)),
         ("kind", DESCRIBED[target.kind]),
@@ -79,6 +116,13 @@ def _print_plan(order: Order, planned: Plan, email: Email) -> None:
     for label, value in rows:
         if value:
             output.say(f"{label:>10}  {value}")
+
+
+def _override(order: Order, planned: Plan) -> str:
+    """Said only where a person has given a reason: everybody else's period is in the issue's name."""
+    if planned.override:
+        return f"{planned.target.period}, a second issue in it because: {planned.override}"
+    return f"{planned.target.period}, which is free: --override is not needed" if order.override else ""
 
 
 def _connections(settings: Settings) -> str:
@@ -113,13 +157,14 @@ class Ready:
 
     plan: Plan
     editions: Sequence[Email]  # the standard one first
+    issue: Issue
 
 
 def prepare(order: Order) -> Ready:
     """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
     from newsletter import hosting, wiring
 
-    planned, editions = plan(order)
+    planned, editions, issue = plan(order)
     refuse_nobody(order, planned)
     wiring.transport(order.settings, order.slug)
     message = wiring.message_settings(order.settings, datetime.now(UTC))
@@ -128,7 +173,7 @@ def prepare(order: Order) -> Ready:
     _confirm(planned.recipients, order.confirm)
     if order.settings.sending.transport != "folder":
         _count_down()
-    return Ready(planned, editions)
+    return Ready(planned, editions, issue)
 
 
 def refuse_nobody(order: Order, planned: Plan) -> None:

@@ -41,6 +41,12 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--clock-is-right", is_flag=True, help="Send, although the ledger was written later than now.")
 @click.option("--again", is_flag=True, help="Repeat a rehearsal that has ended.")
+@click.option(
+    "--override",
+    metavar="WHY",
+    callback=planning.one_line,
+    help="Send although another issue has used the period; the reason is kept.",
+)
 @click.pass_obj
 def send(
     project: Project,
@@ -51,6 +57,7 @@ def send(
     dry_run: bool,
     clock_is_right: bool,
     again: bool,
+    override: str,
 ) -> None:
     """Send an issue to a list, or go on where it stopped.
 
@@ -61,7 +68,8 @@ def send(
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
-    order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    kind = wiring.kind(settings)
+    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, override)
     if dry_run:
         _dry_run(order)
         return
@@ -180,14 +188,23 @@ def _prepare_unless_begun(order: Order) -> Ready | None:
 
 
 def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
-    from newsletter import choosing, freezing, wiring
+    from newsletter import approval, choosing, freezing, wiring
 
+    # The files as they are now: who saves one while the number is asked for has taken the approval away.
+    presented = wiring.presented(order.settings, ready.issue, ready.editions, order.list)
     now = utc_now()
     choosing.wake_all(order.engine, ready.plan.now or now)  # those whom the plan has counted
     message = wiring.message_settings(order.settings, now)
     transport = order.settings.sending.transport
     return freezing.freeze(
-        order.engine, ready.plan, ready.editions, message, transport=transport, now=now, owner=mine
+        order.engine,
+        ready.plan,
+        ready.editions,
+        message,
+        transport=transport,
+        now=now,
+        owner=mine,
+        approved=partial(approval.check, presented=presented, required=order.required),
     )
 
 

@@ -31,6 +31,7 @@ class Content:
     editions: Sequence[Email]  # the first is for everybody who has chosen none of the others
     message: Mapping[str, Any]
     transport: str
+    override: str = ""  # why its period has a second one
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def adopt(conn: Connection, campaign_id: int, content: Content, *, mine: str, no
 def _described(content: Content, mine: str, now: datetime) -> dict[str, Any]:
     return {
         "transport": content.transport,
+        "override": content.override,
         "digest": digest(content.editions),
         "message": dict(content.message),
         "created_at": now,
@@ -211,9 +213,16 @@ def size(conn: Connection, campaign_id: int) -> int:
     )
 
 
-def start(conn: Connection, campaign_id: int, *, mine: str, now: datetime) -> bool:
+def start(
+    conn: Connection, campaign_id: int, *, mine: str, now: datetime, approvals: Sequence[str] = ()
+) -> bool:
     """``preparing`` → ``running``: the last commit of a freeze. False when it is not this process's any more."""
-    running = {"state": CampaignState.RUNNING, "started_at": now, "owner": None}
+    running = {
+        "state": CampaignState.RUNNING,
+        "started_at": now,
+        "owner": None,
+        "approvals": list(approvals),
+    }
     return conn.execute(update(campaign).where(_mine(campaign_id, mine)).values(running)).rowcount == 1
 
 

@@ -1,0 +1,325 @@
+"""What readers would get, then and now, compared in their terms: words, links, teasers, pictures. Pure.
+
+::
+
+    snapshot(issue, editions)  →  Snapshot  →  to_json, from_json: kept with each approval
+    compare(before, after)     →  Changes   →  marked(change): [-what was-]{+what is+}
+
+Seen backwards, each change is its own mirror image. What only differs in bytes (a style, a template) is no change here:
+the seal names the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lxml import html as lxml_html
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from newsletter.model import Email, Issue, Picture, Teaser
+
+T = TypeVar("T")
+
+RULE = re.compile(r"[=\-*_ ]+")  # a line that only draws one
+ITEM = re.compile(r"(?:[-*>]|\d+\.) ")  # begins a point of a list, or goes on with a quotation
+SENTENCE = re.compile(r"(?<=[.!?…]) |(?<=[。！？])")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where some words lead."""
+
+    words: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A teaser."""
+
+    title: str
+    text: str
+    url: str
+    date: str  # ISO
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture."""
+
+    name: str
+    alt: str
+    width: int  # pixels
+    height: int  # pixels
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What readers would get of an issue. Merge tags stand as they are."""
+
+    sender: str
+    subject: str
+    preheader: str
+    text: str  # the text part of the standard edition
+    links: tuple[Link, ...]
+    teasers: tuple[Pointer, ...]
+    pictures: tuple[Shown, ...]
+    sizes: Mapping[str, int]  # edition → bytes of its html
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Snapshot:
+        """The inverse of ``to_json``."""
+        known = dict(stored)
+        for name, kind in (("links", Link), ("teasers", Pointer), ("pictures", Shown)):
+            known[name] = tuple(kind(**each) for each in stored[name])
+        return cls(**known)
+
+
+def snapshot(issue: Issue, editions: Sequence[Email], sender: str) -> Snapshot:
+    """Of the ``editions`` of an issue, the standard one first."""
+    standard = editions[0]
+    return Snapshot(
+        sender=sender,
+        subject=standard.subject,
+        preheader=standard.preheader,
+        text=standard.text,
+        links=tuple(_links(standard.html)),
+        teasers=tuple(map(_pointer, issue.related)),
+        pictures=tuple(map(_shown, standard.pictures)),
+        sizes={email.edition: len(email.html.encode()) for email in editions},
+    )
+
+
+def _links(html: str) -> Iterator[Link]:
+    if not html:
+        return
+    for anchor in lxml_html.fromstring(html).iterfind(".//a[@href]"):
+        pictured = [image.get("alt", "") for image in anchor.iterfind(".//img")]
+        yield Link(" ".join(" ".join([anchor.text_content(), *pictured]).split()), anchor.get("href"))
+
+
+def _pointer(teaser: Teaser) -> Pointer:
+    return Pointer(teaser.title, teaser.text, teaser.url, teaser.date.isoformat())
+
+
+def _shown(picture: Picture) -> Shown:
+    size = len(picture.data)
+    return Shown(picture.name, picture.alt, picture.width, picture.height, size, picture.sha256)
+
+
+# --- comparing -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference, as readers would notice it; None where one side has nothing of the kind."""
+
+    part: str  # sender, subject, preheader, text, link, teaser, picture or size
+    name: str  # which one, where there are several
+    before: str | None
+    after: str | None
+
+    @property
+    def mirrored(self) -> Change:
+        """The same difference, seen from the other side."""
+        return Change(self.part, self.name, self.after, self.before)
+
+
+def compare(before: Snapshot, after: Snapshot) -> list[Change]:
+    """Every difference, in the order in which a reader meets them; nothing for equal snapshots."""
+    families = (_lines, _text, _link_changes, _teasers, _pictures, _sizes)
+    return [change for family in families for change in family(before, after)]
+
+
+def _lines(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    for part in ("sender", "subject", "preheader"):
+        yield from _unless_same(part, "", getattr(before, part), getattr(after, part))
+
+
+def _unless_same(part: str, name: str, before: str | None, after: str | None) -> Iterator[Change]:
+    if before != after:
+        yield Change(part, name, before, after)
+
+
+def _text(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    for old, new in _differing(sentences(before.text), sentences(after.text)):
+        if len(old) == len(new):
+            yield from (Change("text", "", *pair) for pair in zip(old, new, strict=True))
+        else:
+            yield Change("text", "", " ".join(old) or None, " ".join(new) or None)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text part. How its lines are broken, and what is drawn under headings, is no part of them."""
+    found: list[str] = []
+    for paragraph in text.split("\n\n"):
+        flow = ""
+        for line in paragraph.splitlines():
+            if ITEM.match(line.strip()) or RULE.fullmatch(line):
+                found += SENTENCE.split(flow)
+                flow = ""
+            flow = flow if RULE.fullmatch(line) else f"{flow} {line.strip()}".strip()
+        found += SENTENCE.split(flow)
+    return [sentence for sentence in found if sentence]
+
+
+def _differing(before: list[str], after: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    for _, old, new in _runs(before, after):
+        yield old, new
+
+
+def _runs(before: list[str], after: list[str]) -> Iterator[tuple[int, list[str], list[str]]]:
+    """The runs that differ, with the place in ``before``.
+
+    What ``difflib`` finds depends on which side comes first, so that is always the same one, however it is asked.
+    """
+    flip = (len(after), after) < (len(before), before)
+    first, second = (after, before) if flip else (before, after)
+    for kind, a, b, c, d in SequenceMatcher(None, first, second).get_opcodes():
+        if kind != "equal":
+            yield (c, second[c:d], first[a:b]) if flip else (a, first[a:b], second[c:d])
+
+
+def _link_changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """A link is the same one while its words or its target stay."""
+    keys = (lambda link: link, lambda link: link.url, lambda link: link.words)
+    for old, new in _paired(before.links, after.links, *keys):
+        if old and new and old.words == new.words:
+            yield from _unless_same("link", old.words, old.url, new.url)
+        elif old and new:
+            yield Change("link", old.url, old.words, new.words)
+        else:
+            yield Change("link", "", _as_text(old), _as_text(new))
+
+
+def _as_text(link: Link | None) -> str | None:
+    return f"{link.words} ({link.url})" if link else None
+
+
+def _paired(
+    before: Iterable[T], after: Iterable[T], *keys: Callable[[T], object]
+) -> Iterator[tuple[T | None, T | None]]:
+    """Each thing beside what it has become: the same by the first key, else by the next; in their order."""
+    old, new = list(before), list(after)
+    for key in keys:
+        for one in tuple(old):
+            same = next((other for other in new if key(other) == key(one)), None)
+            if same is not None:
+                old.remove(one)
+                new.remove(same)
+                yield one, same
+    yield from ((one, None) for one in old)
+    yield from ((None, one) for one in new)
+
+
+def _teasers(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """A teaser is the same one while its address or its title stays."""
+    keys = (lambda placed: placed[1].url, lambda placed: placed[1].title)
+    pairs = list(_paired(enumerate(before.teasers, 1), enumerate(after.teasers, 1), *keys))
+    for old, new in pairs:
+        if old and new:
+            yield from _reworded(old[1], new[1])
+        else:
+            yield Change("teaser", "", old and old[1].title, new and new[1].title)
+    yield from _moved([(old, new) for old, new in pairs if old and new])
+
+
+def _reworded(old: Pointer, new: Pointer) -> Iterator[Change]:
+    for name in ("title", "text", "url", "date"):
+        yield from _unless_same(
+            "teaser", f"{_name(old, new)}: {name}", getattr(old, name), getattr(new, name)
+        )
+
+
+def _name(old: Pointer, new: Pointer) -> str:
+    return old.title if old.title == new.title else old.url
+
+
+def _moved(both: list[tuple[tuple[int, Pointer], tuple[int, Pointer]]]) -> Iterator[Change]:
+    """Those that were lifted out and put elsewhere; not those that they have passed."""
+    name = {pair: _name(pair[0][1], pair[1][1]) for pair in both}
+    then = [name[pair] for pair in sorted(both, key=lambda pair: pair[0][0])]
+    now = [name[pair] for pair in sorted(both, key=lambda pair: pair[1][0])]
+    lifted = {one for old, _ in _differing(then, now) for one in old}
+    for pair in both:
+        if name[pair] in lifted:
+            yield Change("teaser", f"{name[pair]}: place", str(pair[0][0]), str(pair[1][0]))
+
+
+def _pictures(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    then, now = ({each.name: each for each in side.pictures} for side in (before, after))
+    for name in dict.fromkeys((*then, *now)):
+        old, new = then.get(name), now.get(name)
+        if old and new:
+            yield from _unless_same("picture", f"{name}: described as", old.alt, new.alt)
+            yield from _unless_same("picture", name, _measures(old), _measures(new))
+        else:
+            yield Change("picture", name, _described(old), _described(new))
+
+
+def _described(picture: Shown | None) -> str | None:
+    return f"{picture.alt} ({_measures(picture)})" if picture else None
+
+
+def _measures(picture: Shown) -> str:
+    """``600 × 400 pixels, 81.2 kB, 1a2b3c4d5e6f``: two pictures of the same size can differ too."""
+    return f"{picture.width} × {picture.height} pixels, {picture.size / 1000:,.1f} kB, {picture.sha256[:12]}"
+
+
+def _sizes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    for edition in dict.fromkeys((*before.sizes, *after.sizes)):
+        old, new = before.sizes.get(edition), after.sizes.get(edition)
+        yield from _unless_same("size", edition, _bytes(old), _bytes(new))
+
+
+def _bytes(size: int | None) -> str | None:
+    return None if size is None else f"{size:,} bytes of html"
+
+
+# --- saying it -----------------------------------------------------------------------------------------------------
+
+
+def marked(change: Change) -> str:
+    """Word by word, to be read without colour: ``The level was [-lower-]{+higher+}.``"""
+    if change.before is None or change.after is None:
+        return _gone(change.before) + _come(change.after)
+    old, new, at, words = change.before.split(), change.after.split(), 0, []
+    for a, gone, come in _runs(old, new):
+        words += [*old[at:a], _gone(" ".join(gone)) + _come(" ".join(come))]
+        at = a + len(gone)
+    return " ".join([*words, *old[at:]])
+
+
+def _gone(words: str | None) -> str:
+    return f"[-{words}-]" if words else ""
+
+
+def _come(words: str | None) -> str:
+    return f"{{+{words}+}}" if words else ""
+
+
+def brief(changes: Iterable[Change]) -> list[str]:
+    """For a refusal: the subject in full, of everything else how much. Sizes are no news of their own."""
+    found, counted = [], Counter(change.part for change in changes if change.part in COUNTED)
+    for change in changes:
+        if change.part == "subject":
+            found.append(f"the subject (“{change.before}”, now “{change.after}”)")
+        elif change.part in {"sender", "preheader"}:
+            found.append(f"the {change.part}")
+    many = [f"{number} {COUNTED[part]}{'' if number == 1 else 's'}" for part, number in counted.items()]
+    return found + many
+
+
+COUNTED = {"text": "passage", "link": "link", "teaser": "teaser", "picture": "picture"}
