@@ -249,13 +249,17 @@ def _name(old: Pointer, new: Pointer) -> str:
 
 def _moved(both: list[tuple[tuple[int, Pointer], tuple[int, Pointer]]]) -> Iterator[Change]:
     """Those that were lifted out and put elsewhere; not those that they have passed."""
-    name = {pair: _name(pair[0][1], pair[1][1]) for pair in both}
-    then = [name[pair] for pair in sorted(both, key=lambda pair: pair[0][0])]
-    now = [name[pair] for pair in sorted(both, key=lambda pair: pair[1][0])]
-    lifted = {one for old, _ in _differing(then, now) for one in old}
+    then, now = (sorted(both, key=lambda pair: pair[side][0]) for side in (0, 1))
+    lifted = {one for old, _ in _differing([*map(_key, then)], [*map(_key, now)]) for one in old}
     for pair in both:
-        if name[pair] in lifted:
-            yield Change("teaser", f"{name[pair]}: place", str(pair[0][0]), str(pair[1][0]))
+        (was, old), (is_, new) = pair
+        if _key(pair) in lifted and was != is_:
+            yield Change("teaser", f"{_name(old, new)}: place", str(was), str(is_))
+
+
+def _key(pair: tuple[tuple[int, Pointer], tuple[int, Pointer]]) -> str:
+    """The same from either side."""
+    return " ".join(sorted(f"{teaser.url} {teaser.title}" for _, teaser in pair))
 
 
 def _pictures(before: Snapshot, after: Snapshot) -> Iterator[Change]:

@@ -43,9 +43,9 @@ def _commit(project: Path, revision: str) -> str:
             f"{project} is in no git repository, so there is no earlier state to compare with.",
             hint="Without a commit, `newsletter diff SLUG` compares with what was approved last.",
         )
-    # What begins with a dash would be an option.
-    found = _git(project, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if revision.startswith("-") or found.returncode:
+    option = revision.startswith("-")
+    found = None if option else _git(project, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if found is None or found.returncode:
         raise UsageError(
             f"There is no commit {revision!r}.",
             hint="`git log --oneline` lists the commits; HEAD is the last one.",

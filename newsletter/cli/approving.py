@@ -150,6 +150,8 @@ def _show(project: Project, slug: str, list_name: str) -> None:
             ("list", "role", "name", "approved", "digest", "counts"),
             [(*row, short(one.digest), count) for row, one, count in zip(rows, given, counts, strict=True)],
         )
+    else:
+        output.say("Nobody has approved it.")
     standings = read(project.store, partial(approval.look, presented=presented))
     for one in standings:
         if one.role in project.settings.approval.require and not one.counts:
