@@ -7,10 +7,11 @@ last word counts and none before it, so that who withdraws does not fall back on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from newsletter import comparing, seals
+from newsletter import addresses, comparing, seals
 from newsletter.comparing import Snapshot
 from newsletter.errors import NotApproved, Refused, UsageError
 from newsletter.model import Approval, CampaignState, Kind, Role
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from newsletter.seals import Break, Seal
 
 NAMED = 6  # things that changed, in a refusal; `newsletter diff` shows all
+EXCERPTS = 3  # changes that a refusal shows
+NEAR = 5  # words at both ends of each run in them
+ADDRESS = re.compile(r"[^\s@(\[{]+@[\w-]+(?:\.[\w-]+)*")
 LONGEST_NAME = 100
 
 
@@ -128,7 +132,7 @@ def check(conn: Connection, presented: Presented, required: Collection[str]) -> 
 
 def _not_approved(presented: Presented, missing: Sequence[Standing]) -> NotApproved:
     issue = f"{presented.issue} --list {presented.list}"
-    reasons = "".join(f"\n    {one.words}" for one in missing)
+    reasons = "".join(f"\n    {line}" for one in missing for line in (one.words, *_excerpts(one.difference)))
     commands = [f"`newsletter approve {issue} --role {one.role} --by NAME`" for one in missing]
     look_first = (
         f"`newsletter diff {issue}` shows what changed; " if any(one.difference for one in missing) else ""
@@ -137,6 +141,13 @@ def _not_approved(presented: Presented, missing: Sequence[Standing]) -> NotAppro
         f"issues/{presented.issue} is not approved for the list {presented.list}, and nothing was sent.{reasons}",
         hint=f"{look_first}{' and '.join(commands)} approve{'s' if len(missing) == 1 else ''} it.",
     )
+
+
+def _excerpts(difference: Difference) -> list[str]:
+    """The first changes that are not named in full already, in readers' words, for a message that may be mailed."""
+    shown = [one for one in difference.changes if one.part in comparing.COUNTED][:EXCERPTS]
+    said = [f"{one.part}: {comparing.marked(one, near=NEAR)}" for one in shown]
+    return [f"    {ADDRESS.sub(lambda found: addresses.mask(found[0]), line)}" for line in said]
 
 
 def approve(engine: Engine, presented: Presented, role: Role, name: str, now: datetime) -> Approval:

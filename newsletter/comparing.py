@@ -12,6 +12,7 @@ the seal names the files.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -295,23 +296,24 @@ def _bytes(size: int | None) -> str | None:
 # --- saying it -----------------------------------------------------------------------------------------------------
 
 
-def marked(change: Change) -> str:
-    """Word by word, to be read without colour: ``The level was [-lower-]{+higher+}.``"""
-    if change.before is None or change.after is None:
-        return _gone(change.before) + _come(change.after)
-    old, new, at, words = change.before.split(), change.after.split(), 0, []
+def marked(change: Change, *, near: int = sys.maxsize) -> str:
+    """Word by word, to be read without colour: ``The level was [-lower-]{+higher+}.``
+
+    Of every run of words that is longer, only the first and the last ``near`` are shown.
+    """
+    old, new, at, words = (change.before or "").split(), (change.after or "").split(), 0, []
     for a, gone, come in _runs(old, new):
-        words += [*old[at:a], _gone(" ".join(gone)) + _come(" ".join(come))]
+        words += [*_ends(old[at:a], near), _mark("[-", gone, "-]", near) + _mark("{+", come, "+}", near)]
         at = a + len(gone)
-    return " ".join([*words, *old[at:]])
+    return " ".join([*words, *_ends(old[at:], near)])
 
 
-def _gone(words: str | None) -> str:
-    return f"[-{words}-]" if words else ""
+def _mark(begin: str, words: list[str], end: str, near: int) -> str:
+    return f"{begin}{' '.join(_ends(words, near))}{end}" if words else ""
 
 
-def _come(words: str | None) -> str:
-    return f"{{+{words}+}}" if words else ""
+def _ends(words: list[str], near: int) -> list[str]:
+    return words if len(words) <= 2 * near else [*words[:near], "…", *words[-near:]]
 
 
 def brief(changes: Iterable[Change]) -> list[str]:

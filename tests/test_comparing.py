@@ -112,6 +112,12 @@ def test_a_word_that_changed_stands_in_its_sentence():
     assert marked(only(then, today)) == "The level was [-lower-]{+higher+} in one group."
 
 
+def test_for_a_message_long_runs_of_words_are_cut_in_their_middle():
+    change = Change("text", "", "a b c d e one f g h i j k l", "a b c d e two f g h i j k l")
+    assert marked(change, near=2) == "a b … d e [-one-]{+two+} f g … k l"
+    assert marked(Change("link", "", None, "a b c d e f"), near=2) == "{+a b … e f+}"
+
+
 def test_where_lines_are_broken_is_no_change():
     then = replace(now(), text="One two\nthree four.\n\nHeading\n=======\n")
     assert compare(then, replace(then, text="One two three\nfour.\n\nHeading\n-------\n")) == []

@@ -66,13 +66,11 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     if as_json:
         output.print_json([row.as_json() for row in rows])
     else:
-        print_status(rows)
-        for row in rows if slug else ():
-            print_record(row.campaign)
+        print_status(rows, records=slug is not None)
     return None
 
 
-def print_record(campaign: Campaign) -> None:
+def _print_record(campaign: Campaign) -> None:
     """What was decided about a campaign before it began, and the bytes it was decided about."""
     output.say(f"{campaign.label}: digest {short(campaign.digest)}.")
     if campaign.approvals:
@@ -81,13 +79,15 @@ def print_record(campaign: Campaign) -> None:
         output.say(f"    period    {campaign.period}, a second issue in it because: {campaign.override}")
 
 
-def print_status(rows: Sequence[Row]) -> None:
-    """The table, and what to do about unknown copies."""
+def print_status(rows: Sequence[Row], *, records: bool = False) -> None:
+    """The table, with ``records`` what was decided before each began, and what to do about unknown copies."""
     if not rows:
         output.say("Nothing was sent yet.")
         output.next_steps("newsletter send SLUG --dry-run")
         return
     output.print_table(("campaign", "state", "deliveries", "started"), [row.as_cells() for row in rows])
+    for row in rows if records else ():
+        _print_record(row.campaign)
     output.next_steps(*(resolve_command(row.campaign) for row in rows if _doubtful(row.counts)))
 
 

@@ -150,7 +150,13 @@ def a_picture(made: Publisher) -> None:
 
 def another_text(made: Publisher) -> str:
     edit(made, "issues/2026-12/lead.md", "lower", "lowen")
-    return "issues/2026-12/lead.md"
+    return "1 passage; in issues/2026-12/lead.md\n        text: The level was [-lower.-]{+lowen.+}"
+
+
+def another_address(made: Publisher) -> str:
+    """Refusals may be mailed and logged."""
+    edit(made, "issues/2026-12/lead.md", "doctors.", "doctors. Ask someone@example.com.")
+    return "text: {+Ask s…@e…com.+}"
 
 
 def another_picture(made: Publisher) -> str:
@@ -177,7 +183,8 @@ def another_envelope(made: Publisher) -> str:
 
 
 @pytest.mark.parametrize(
-    "change", [another_text, another_picture, another_template, another_setting, another_envelope]
+    "change",
+    [another_text, another_address, another_picture, another_template, another_setting, another_envelope],
 )
 def test_one_byte_changed_after_the_approval_and_nothing_is_sent_until_it_is_approved_anew(made, change):
     a_picture(made)
@@ -189,6 +196,7 @@ def test_one_byte_changed_after_the_approval_and_nothing_is_sent_until_it_is_app
         assert named in said
         assert "newsletter diff 2026-12 --list readers" in said
         assert "bounces@" not in said
+        assert "someone@" not in said
         approve(made)
         send(made)
         assert len(server.recipients()) == 2
