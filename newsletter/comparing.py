@@ -18,7 +18,10 @@ from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lxml import etree
 from lxml import html as lxml_html
+
+from newsletter.model import Edition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +30,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TEXT_PART = "text"
 RULE = re.compile(r"[=\-*_ ]+")  # a line that only draws one
 ITEM = re.compile(r"(?:[-*>]|\d+\.) ")  # begins a point of a list, or goes on with a quotation
+TARGET = re.compile(r" \(\S+\)")  # of a link, as the text part has it
+# What stands behind the preheader, so that inboxes show no more than it.
+PADDING = re.compile(r"[\s\u00a0\u00ad\u034f\u200b\u200c\u2007\ufeff]{2,}|\s")
+UNSEEN = (etree.Comment, "head", "style", "script")
+INLINE = frozenset({"a", "b", "code", "em", "font", "i", "small", "span", "strong", "sub", "sup", "u"})
 SENTENCE = re.compile(r"(?<=[.!?…]) |(?<=[。！？])")
 
 
@@ -69,7 +78,7 @@ class Snapshot:
     sender: str
     subject: str
     preheader: str
-    text: str  # the text part of the standard edition
+    texts: Mapping[str, str]  # the text part, and the words of each html
     links: tuple[Link, ...]
     teasers: tuple[Pointer, ...]
     pictures: tuple[Shown, ...]
@@ -90,22 +99,41 @@ class Snapshot:
 
 def snapshot(issue: Issue, editions: Sequence[Email], sender: str) -> Snapshot:
     """Of the ``editions`` of an issue, the standard one first."""
-    standard = editions[0]
+    standard, htmls = editions[0], [email for email in editions if email.html]
     return Snapshot(
         sender=sender,
         subject=standard.subject,
         preheader=standard.preheader,
-        text=standard.text,
-        links=tuple(_links(standard.html)),
+        texts=_texts(editions),
+        links=tuple(dict.fromkeys(link for email in htmls for link in _links(email.html))),
         teasers=tuple(map(_pointer, issue.related)),
-        pictures=tuple(map(_shown, standard.pictures)),
+        pictures=tuple(
+            {picture.name: _shown(picture) for email in htmls for picture in email.pictures}.values()
+        ),
         sizes={email.edition: len(email.html.encode()) for email in editions},
     )
 
 
+def _texts(editions: Sequence[Email]) -> dict[str, str]:
+    """A template may say in one of them what it does not say in another."""
+    parts = {f"text, {email.edition}": email.text for email in editions if email.text != editions[0].text}
+    htmls = {f"html, {email.edition}": _words(email.html) for email in editions if email.html}
+    return {TEXT_PART: editions[0].text, **parts, **htmls}
+
+
+def _words(html: str) -> str:
+    """What stands on the page, a paragraph for each block."""
+    tree = lxml_html.fromstring(html)
+    etree.strip_elements(tree, *UNSEEN, with_tail=False)
+    found = []
+    for event, element in etree.iterwalk(tree, events=("start", "end")):
+        gap = "" if element.tag in INLINE else "\n\n"
+        found += [gap, (element.text if event == "start" else element.tail) or ""]
+    paragraphs = [PADDING.sub(" ", each).strip() for each in "".join(found).split("\n\n")]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
 def _links(html: str) -> Iterator[Link]:
-    if not html:
-        return
     for anchor in lxml_html.fromstring(html).iterfind(".//a[@href]"):
         pictured = [image.get("alt", "") for image in anchor.iterfind(".//img")]
         yield Link(" ".join(" ".join([anchor.text_content(), *pictured]).split()), anchor.get("href"))
@@ -155,11 +183,32 @@ def _unless_same(part: str, name: str, before: str | None, after: str | None) ->
 
 
 def _text(before: Snapshot, after: Snapshot) -> Iterator[Change]:
-    for old, new in _differing(sentences(before.text), sentences(after.text)):
+    """What the text part says first, then what only an html says: most words stand in all of them."""
+    said = set()
+    for name in sorted({*before.texts, *after.texts}, key=_rank):
+        for old, new in _passages(before.texts.get(name, ""), after.texts.get(name, "")):
+            key = (_bare(old), _bare(new))
+            if key not in said:
+                yield Change("text", "" if name == TEXT_PART else name, old, new)
+            said.add(key)
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+    """The text part, the standard edition, the others."""
+    return name != TEXT_PART, Edition.STANDARD not in name, name
+
+
+def _passages(before: str, after: str) -> Iterator[tuple[str | None, str | None]]:
+    for old, new in _differing(sentences(before), sentences(after)):
         if len(old) == len(new):
-            yield from (Change("text", "", *pair) for pair in zip(old, new, strict=True))
+            yield from zip(old, new, strict=True)
         else:
-            yield Change("text", "", " ".join(old) or None, " ".join(new) or None)
+            yield " ".join(old) or None, " ".join(new) or None
+
+
+def _bare(passage: str | None) -> str | None:
+    """As an html has it: no marks of a list, and no targets of links."""
+    return passage and TARGET.sub("", ITEM.sub("", passage))
 
 
 def sentences(text: str) -> list[str]:

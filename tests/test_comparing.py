@@ -36,7 +36,7 @@ SNAPSHOT = st.builds(
     sender=WORD,
     subject=WORDS,
     preheader=WORDS,
-    text=PARAGRAPHS,
+    texts=st.dictionaries(st.sampled_from(["text", "html, standard"]), PARAGRAPHS),
     links=st.lists(st.builds(Link, WORD, st.sampled_from("abc")), max_size=5).map(tuple),
     teasers=st.lists(POINTER, max_size=5).map(tuple),
     pictures=st.lists(
@@ -107,8 +107,8 @@ def test_a_line_that_changed_is_named(part):
 
 
 def test_a_word_that_changed_stands_in_its_sentence():
-    then = replace(now(), text="The level was lower in one\ngroup. It may help.\n")
-    today = replace(now(), text="The level was higher in one\ngroup. It may help.\n")
+    then = replace(now(), texts={"text": "The level was lower in one\ngroup. It may help.\n"})
+    today = replace(now(), texts={"text": "The level was higher in one\ngroup. It may help.\n"})
     assert marked(only(then, today)) == "The level was [-lower-]{+higher+} in one group."
 
 
@@ -119,8 +119,38 @@ def test_for_a_message_long_runs_of_words_are_cut_in_their_middle():
 
 
 def test_where_lines_are_broken_is_no_change():
-    then = replace(now(), text="One two\nthree four.\n\nHeading\n=======\n")
-    assert compare(then, replace(then, text="One two three\nfour.\n\nHeading\n-------\n")) == []
+    then = replace(now(), texts={"text": "One two\nthree four.\n\nHeading\n=======\n"})
+    assert compare(then, replace(then, texts={"text": "One two three\nfour.\n\nHeading\n-------\n"})) == []
+
+
+def test_what_only_an_html_says_is_named_with_its_edition():
+    known = compiled()
+    louder = replace(
+        known.email,
+        html=known.email.html.replace("Read the paper</a>", "Read the paper</a> Please <b>give</b>."),
+    )
+    today = snapshot(known.issue, [louder], "Research Digest <digest@example.org>")
+    said = [marked(one) for one in compare(now(), today) if one.part == "text"]
+    assert said == ["Read the paper {+Please give.+}"]
+    assert [one.name for one in compare(now(), today) if one.part == "text"] == ["html, standard"]
+
+
+def test_what_text_part_and_html_both_say_is_told_once():
+    then = replace(now(), texts={"text": "- A thing (https://example.org/a).", "html, standard": "A thing."})
+    today = replace(
+        now(), texts={"text": "- No thing (https://example.org/a).", "html, standard": "No thing."}
+    )
+    assert only(then, today).name == ""
+
+
+def test_colours_comments_and_the_padding_behind_the_preheader_are_no_words():
+    head = "<html><head><title>t</title></head><body><!--[if mso]>x<![endif]--><style>a{}</style>"
+    known = compiled()
+    email = replace(
+        known.email,
+        html=f"{head}<div>One&#847;&zwnj;&nbsp; &#847;</div><p>two <b>three</b></p></body></html>",
+    )
+    assert snapshot(known.issue, [email], "x").texts["html, standard"] == "One\n\ntwo three"
 
 
 def test_points_of_a_list_are_sentences_of_their_own():
@@ -174,11 +204,13 @@ def test_an_alternative_text_that_changed_is_named():
 
 def test_a_refusal_says_the_subject_in_full_and_of_the_rest_how_much():
     then = now()
-    today = replace(then, subject="Steel", text=f"New. {then.text}", sizes={"standard": 1})
+    today = replace(
+        then, subject="Steel", texts={**then.texts, "text": f"New. {then.texts['text']}"}, sizes={}
+    )
     assert brief(compare(then, today)) == ["the subject (“Iron in the thalamus”, now “Steel”)", "1 passage"]
 
 
 def test_a_long_text_that_is_another_one_altogether_is_compared_within_a_moment():
-    then = replace(now(), text=" ".join(f"word{n % 50}" for n in range(20_000)))
-    today = replace(now(), text=" ".join(f"word{n % 49}" for n in range(20_000)))
+    then = replace(now(), texts={"text": " ".join(f"word{n % 50}" for n in range(20_000))})
+    today = replace(now(), texts={"text": " ".join(f"word{n % 49}" for n in range(20_000))})
     assert marked(only(then, today))

@@ -109,7 +109,7 @@ def lines(difference: Difference) -> Iterator[str]:
             yield f"\n{TITLES[part]}"
         yield from _wrapped(change)
     if difference and not difference.changes:
-        yield "Readers get the same words, links and pictures; only bytes differ."
+        yield "No word, link or picture has changed: only how it looks, or how it is made."
     if not difference:
         yield "Nothing has changed: the bytes are the same."
         return
