@@ -9,7 +9,8 @@
     │   └── TemplateError     3     … a template can't be compiled, with file, line and column
     ├── ChecksFailed          4     the issue can be read and must not be sent as it is
     ├── Refused               5     the product will not do this now: mode, count, paused
-    │   └── Occupied          5     … because another process is sending: `send` follows that one
+    │   ├── Occupied          5     … because another process is sending: `send` follows that one
+    │   └── NotApproved       5     … because a role that must has not approved these very bytes
     ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
     ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
     ├── Unfinished            8     stopped before the end: run the same command again
@@ -84,6 +85,10 @@ class Refused(NewsletterError):
 
 class Occupied(Refused):
     """Another process is sending from this database."""
+
+
+class NotApproved(Refused):
+    """A role that must approve has not approved these very bytes, or not any more."""
 
 
 class DatabaseError(NewsletterError):

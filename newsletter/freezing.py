@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import IntegrityError
 
-from newsletter.errors import Occupied, Refused
+from newsletter.errors import NotApproved, Occupied, Refused
 from newsletter.model import CampaignState, Kind
 from newsletter.store import campaigns, canaries, preparing
 from newsletter.store.engine import BREATH_SECONDS, read, write
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from newsletter.model import Campaign, Email
     from newsletter.store.campaigns import Target
     from newsletter.store.preparing import Change
+
+    Approved = Callable[[Connection], Sequence[str]]  # who has, in words
 
 T = TypeVar("T")
 
@@ -56,6 +58,7 @@ class Plan:
     now: datetime | None = (
         None  # whose pause was over by then is one of the recipients: wake them before the freeze
     )
+    override: str = ""  # why it is the second one in its period; empty where nothing had to be overridden
 
 
 class InPreparation(Occupied):
@@ -70,27 +73,42 @@ class InPreparation(Occupied):
 
 
 def plan(
-    engine: Engine, target: Target, *, only: frozenset[bytes] | None = None, now: datetime | None = None
+    engine: Engine,
+    target: Target,
+    *,
+    only: frozenset[bytes] | None = None,
+    now: datetime | None = None,
+    override: str = "",
 ) -> Plan:
     """Who would get the target now. Raises ``Refused`` when another issue has the period.
 
-    A rehearsal takes the next number that is free, a live campaign has only one.
+    A rehearsal takes the next number that is free, a live campaign has only one. With a reason to ``override``, a
+    second issue of a period takes the next place in it; the same issue never goes to anybody twice
+    (docs/decisions/0033).
     """
     if target.kind is Kind.REHEARSAL:
         attempt = read(engine, lambda conn: campaigns.next_attempt(conn, target))
         target = replace(target, attempt=attempt)
     taken = read(engine, lambda conn: campaigns.holder(conn, target))
-    if taken is not None and taken.state is not CampaignState.PREPARING:
-        raise _period_taken(taken)
+    free = taken is None or taken.state is CampaignState.PREPARING
+    if taken is not None and not free:
+        if not override or taken.issue == target.issue:
+            raise _period_taken(taken)
+        target = read(engine, lambda conn: campaigns.next_place(conn, target))
     people = read(engine, lambda conn: campaigns.audience(conn, target, only, now))
-    return Plan(target, people.pop("", 0), people, only, now)
+    return Plan(target, people.pop("", 0), people, only, now, "" if free else override)
 
 
 def _period_taken(taken: Campaign) -> Refused:
     return Refused(
         f"the period {taken.period} of the list {taken.list} was used by {taken.label}.",
-        hint="A period is sent once. If this issue belongs to another month, set `period` in its issue.toml.",
+        hint="A period is sent once. If this issue belongs to another month, set `period` in its issue.toml. If it is "
+        'to go out as well, run the same command with --override "WHY".',
     )
+
+
+def _nobody_need_approve(_: Connection) -> Sequence[str]:
+    return ()
 
 
 def freeze(
@@ -104,16 +122,21 @@ def freeze(
     owner: str,
     appointment: int | None = None,
     canary: Canary | None = None,
+    approved: Approved = _nobody_need_approve,
 ) -> Campaign:
     """All or nothing in effect, in short transactions; returns the running campaign.
 
     The first of the ``editions`` is for everybody who has chosen none of the others. ``canary`` says how many copies
     leave first; None: all at once. ``owner`` is this process (``store.owners``); the dead have been buried. One
-    campaign comes of an ``appointment``, for good. Raises ``InPreparation`` when a living process is at it, or has
-    taken this one over. Raises ``Refused`` when more people came in than were planned (somebody said yes to a number),
-    or when the period was used meanwhile.
+    campaign comes of an ``appointment``, for good. ``approved`` says who has approved the editions, or raises
+    ``NotApproved``: it is asked before anything is written and in the last transaction, so that whoever withdraws
+    before that has stopped it.
+
+    Raises ``InPreparation`` when a living process is at it, or has taken this one over. Raises ``Refused`` when more
+    people came in than were planned (somebody said yes to a number), or when the period was used meanwhile.
     """
-    content = Content(editions, message.to_dict(), transport, appointment)
+    read(engine, approved)
+    content = Content(editions, message.to_dict(), transport, appointment, planned.override)
     made = _begin(engine, planned.target, content, mine=owner, now=now)
     _fill(engine, made, planned, mine=owner)
     # Counted before the last transaction, because a million take 60 ms: the rows are this process's, nobody adds any.
@@ -125,7 +148,16 @@ def freeze(
             hint="Nothing was sent. Run the same command again to see the new number.",
         )
     first = read(engine, lambda conn: canaries.chosen(conn, made, canary, rows))
-    if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now, canary=first)):
+
+    def start(conn: Connection) -> bool:
+        return preparing.start(conn, made, mine=owner, now=now, canary=first, approvals=approved(conn))
+
+    try:
+        started = write(engine, start)
+    except NotApproved:
+        write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
+        raise
+    if not started:
         raise _lost(engine, made)
     begun = read(engine, lambda conn: campaigns.get(conn, made))
     logger.info(

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -199,6 +199,11 @@ def digest(editions: Sequence[Email]) -> str:
     return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
 
 
+def short(digest: str) -> str:
+    """The first twelve digits of a digest: what people compare by eye, from the preview to the status of the send."""
+    return digest[:12]
+
+
 # --- people ------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +382,34 @@ class Campaign:
     def send(self) -> str:
         """The command that goes on with it."""
         return f"newsletter send {self.issue} --list {self.list}"
+
+
+class Role(StrEnum):
+    """As what somebody approves an issue."""
+
+    EDITOR = "editor"
+    MEDICAL = "medical"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's word that these very bytes may go to a list. ``approval`` says whether it still counts."""
+
+    issue: str
+    list: str
+    role: str
+    name: str
+    at: datetime
+    digest: str  # of the compiled editions
+    seal: Mapping[str, Mapping[str, str]]  # ``seals.Seal``
+    snapshot: Mapping[str, Any]  # ``comparing.Snapshot``
+    withdrawn_at: datetime | None = None
+    id: int = 0  # in the database; they are in order
+
+    @property
+    def words(self) -> str:
+        """``editor: Ann Example, 2026-11-28 10:12 UTC``."""
+        return f"{self.role}: {self.name}, {self.at:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from newsletter.appointments import Rules, Tell
+    from newsletter.approval import Presented
     from newsletter.config import Settings
     from newsletter.letters import ClosedOffice, LetterKind, Office
     from newsletter.limits import Canary, Limits
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from newsletter.notices import ClosedPost, Editors, Post
     from newsletter.personal_data import Erased
     from newsletter.render import Theme
+    from newsletter.seals import Seal
     from newsletter.store.group import Group
     from newsletter.store.notices import Notice
     from newsletter.texts import Texts
@@ -158,6 +160,57 @@ def findings(settings: Settings, issue: Issue, editions: Sequence[Email]) -> lis
         others=editions[1:],
         discreet_words=settings.newsletter.discreet_words,
         project=settings.project,
+    )
+
+
+# --- approval ------------------------------------------------------------------------------------------------------
+
+IN_EACH_COPY = (
+    *("newsletter.name", "newsletter.full_name", "newsletter.from", "newsletter.reply_to"),
+    *("newsletter.base_url", "newsletter.postal_address", "newsletter.language", "newsletter.list_id"),
+    *("newsletter.fields", "images.mode", "images.url", "unsubscribe.mailto", "smtp.envelope_from"),
+)
+"""The settings that readers get with every copy. Not the mode, the way out and its speed: people approve before those
+are switched on, and whom a copy reaches does not follow from them."""
+
+
+def seal(settings: Settings, issue: Issue, editions: Sequence[Email], list_name: str) -> Seal:
+    """Everything that an approval of these very bytes for this list covers."""
+    from newsletter import content, seals
+    from newsletter.model import digest
+
+    return {
+        "content": seals.of_files(content.files(settings.project, issue)),
+        "templates": _sealed_templates(settings),
+        "audience": {"list": list_name},
+        "sender": {path: seals.of_value(settings.value(path)) for path in IN_EACH_COPY},
+        "program": seals.program(),
+        "compiled": {"digest": digest(editions)},
+    }
+
+
+def _sealed_templates(settings: Settings) -> dict[str, str]:
+    from newsletter import render, seals, texts
+
+    words = texts.file(settings.newsletter.language)
+    files = render.template_files(overrides(settings)) | {f"newsletter/texts/{words.name}": words}
+    if logo := settings.theme.logo:
+        files[logo] = settings.project / logo
+    return seals.of_files(files) | {"[theme] in newsletter.toml": seals.of_value(settings.theme.model_dump())}
+
+
+def presented(settings: Settings, issue: Issue, editions: Sequence[Email], list_name: str) -> Presented:
+    """What somebody approves who approves it now."""
+    from newsletter import approval, comparing
+    from newsletter.model import digest
+
+    sender = f"{settings.newsletter.name} <{settings.newsletter.from_}>"
+    return approval.Presented(
+        issue=issue.slug,
+        list=list_name,
+        digest=digest(editions),
+        seal=seal(settings, issue, editions, list_name),
+        snapshot=comparing.snapshot(issue, editions, sender),
     )
 
 

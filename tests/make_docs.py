@@ -82,7 +82,7 @@ SETTINGS = {
     "schedule.max_lateness": "How late it may become, when the machine was off or something failed.",
     "schedule.late": "Later than that: `hold` it for a person, `send` it all the same, or `drop` it.",
     "schedule.remind": "How long before its time the editors are told that an issue is not ready.",
-    "approval.require": "Who must approve a live issue before it goes out: `editor`, `medical`, or both.",
+    "approval.require": "Who must [approve](approval.md) a live issue before it goes: `editor`, `medical`, or both.",
     "web.host": "Where `newsletter serve` listens. Only a proxy on the same machine should reach it.",
     "web.port": "The same. The proxy passes requests on to it.",
     "web.workers": "How many processes answer, 1 to 64. More than one needs PostgreSQL.",

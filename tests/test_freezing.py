@@ -329,3 +329,42 @@ def test_freezing_a_million_leaves_room_for_whoever_else_writes(tmp_path):
 @pytest.mark.full
 def test_going_on_with_a_million_after_a_kill_begins_at_once(tmp_path):
     print(f"\n{after_kills(tmp_path, MILLION)}")
+
+
+# --- a second issue in a period
+
+
+def test_a_second_issue_takes_the_first_free_place_of_its_period(engine):
+    run(engine, freeze(engine), MemoryTransport())
+    places = []
+    for issue in ("b", "c"):
+        planned = freezing.plan(engine, replace(TARGET, issue=issue), override="why")
+        freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner="me")
+        places.append((planned.target.period, planned.target.attempt, planned.override))
+    assert places == [("2026-12 (2)", 1, "why"), ("2026-12 (3)", 1, "why")]
+
+
+def test_no_reason_sends_the_same_issue_twice_in_its_period(engine):
+    run(engine, freeze(engine), MemoryTransport())
+    with pytest.raises(Refused, match="was used by 2026-12 to readers"):
+        freezing.plan(engine, TARGET, override="why")
+
+
+def test_of_two_plans_for_the_same_place_the_second_is_told(engine):
+    run(engine, freeze(engine), MemoryTransport())
+    first, second = (freezing.plan(engine, replace(TARGET, issue=name), override="why") for name in "bc")
+    make = partial(freezing.freeze, engine, transport="memory", now=NOW, owner="me")
+    assert make(first, [EMAIL], MESSAGE).override == "why"
+    with pytest.raises(Refused, match=r"the period 2026-12 \(2\) of the list readers was used by b"):
+        make(second, [EMAIL], MESSAGE)
+    assert freezing.plan(engine, replace(TARGET, issue="c"), override="why").target.period == "2026-12 (3)"
+
+
+def test_a_second_issue_whose_freeze_was_cut_off_is_taken_over_in_its_place(engine):
+    run(engine, freeze(engine), MemoryTransport())
+    target = replace(TARGET, issue="b", period="2026-12 (2)")
+    made = cut_off_freeze(engine, people=3, target=target, content=replace(CONTENT, override="why"))
+    recovery.recover(engine, "me", NOW)
+    planned = freezing.plan(engine, replace(TARGET, issue="b"), override="why")
+    frozen = freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner="me")
+    assert (frozen.id, frozen.period, frozen.override) == (made, "2026-12 (2)", "why")

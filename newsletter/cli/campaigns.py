@@ -12,7 +12,7 @@ import click
 
 from newsletter.cli import notifying, output
 from newsletter.errors import Refused, UsageError
-from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
+from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     if as_json:
         output.print_json([row.as_json() for row in rows])
         return None
-    print_status(rows)
+    print_status(rows, records=slug is not None)
     if slug is None:
         from newsletter.cli import dates
 
@@ -76,13 +76,24 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     return None
 
 
-def print_status(rows: Sequence[Row]) -> None:
-    """The table, and what to do about unknown copies."""
+def _print_record(campaign: Campaign) -> None:
+    """What was decided about a campaign before it began, and the bytes it was decided about."""
+    output.say(f"{campaign.label}: digest {short(campaign.digest)}.")
+    if campaign.approvals:
+        output.say(f"    approved  {'; '.join(campaign.approvals)}")
+    if campaign.override:
+        output.say(f"    period    {campaign.period}, a second issue in it because: {campaign.override}")
+
+
+def print_status(rows: Sequence[Row], *, records: bool = False) -> None:
+    """The table, with ``records`` what was decided before each began, and what to do about unknown copies."""
     if not rows:
         output.say("Nothing was sent yet.")
         output.next_steps("newsletter send SLUG --dry-run")
         return
     output.print_table(("campaign", "state", "deliveries", "started"), [row.as_cells() for row in rows])
+    for row in rows if records else ():
+        _print_record(row.campaign)
     output.next_steps(*(resolve_command(row.campaign) for row in rows if _doubtful(row.counts)))
 
 
@@ -246,6 +257,8 @@ class Row:
                 **times(campaign, "canary_until"),
             },
             "digest": campaign.digest,
+            "approvals": campaign.approvals,
+            "override": campaign.override,
             **times(campaign, "created_at", "started_at", "finished_at"),
             "deliveries": {state.value: self.counts.get(state, 0) for state in DeliveryState},
             "left": self.left,

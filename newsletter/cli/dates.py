@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -227,8 +227,9 @@ def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) ->
     from newsletter.cli import canary
 
     first = canary.asked(settings, one.kind, one.options.get("canary"), one.options.get("canary_wait"))
+    why = one.options.get("override", "")
     return planning.Order(
-        settings, engine, slug, one.list, one.kind, None, again=False, canary=first, appointment=one
+        settings, engine, slug, one.list, one.kind, None, False, first, why, appointment=one
     )
 
 
@@ -237,8 +238,7 @@ def problem(order: Order) -> NewsletterError | None:
     from newsletter import wiring
 
     try:
-        planned, _ = planning.look(order)
-        planning.refuse_nobody(order, planned)
+        planning.refuse_nobody(order, planning.look(order).plan)
         wiring.kind(order.settings)
         wiring.transport(order.settings, order.slug)
     except NewsletterError as error:
@@ -265,7 +265,7 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
 
     now = datetime.now(UTC)
     due_at = _moment(order.settings, at, now)
-    planned, _ = planning.plan(order)
+    planned = planning.plan(replace(order, later=True)).plan
     planning.refuse_nobody(order, planned)
     output.say(f"{'at':>10}  {told(due_at, order.settings)}; who joins or leaves until then is counted then")
     if dry_run:

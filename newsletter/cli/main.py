@@ -61,6 +61,8 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Send": {
         "proof": Entry("proof", "Send a marked test copy to an address of yours."),
+        "diff": Entry("differences", "Show what has changed for readers since an approval or a commit."),
+        "approve": Entry("approving", "Say that these very bytes may go, or show who has."),
         "send": Entry("sending", "Send an issue to a list, or go on where it stopped."),
         "schedule": Entry("dates", "Show the next twelve dates, and which issue goes with each."),
         "run": Entry("running", "Send what is due, and tell the editors what is not ready."),

@@ -12,7 +12,7 @@ import click
 
 from newsletter.cli import forecast, output
 from newsletter.errors import ChecksFailed, Refused, UsageError
-from newsletter.model import Kind
+from newsletter.model import Kind, digest, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from newsletter.freezing import Plan
     from newsletter.limits import Canary
     from newsletter.message import MessageSettings
-    from newsletter.model import Appointment, Email
+    from newsletter.model import Appointment, Email, Finding, Issue
 
 COUNTDOWN_SECONDS = 10
+
+
+def one_line(_: click.Context, option: click.Parameter, why: str | None) -> str:
+    """A reason, for ``--override``; one of no words would override for no reason."""
+    reason = " ".join((why or "").split())
+    if why is not None and not reason:
+        raise click.BadParameter("a reason is needed, in words.", param=option)
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +49,85 @@ class Order:
     confirm: int | None
     again: bool
     canary: Canary | None = None  # these copies leave first
+    override: str = ""  # why a second issue may go in its period
     appointment: Appointment | None = None  # it goes out by itself: nobody is asked
     stop: Stop | None = None  # asked to stop by whoever carries several orders out
+    later: bool = False  # it gets a date: until then it can be approved
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The roles that must have approved it: a rehearsal needs none."""
+        return () if self.later or self.kind is Kind.REHEARSAL else self.settings.approval.require
 
 
-def plan(order: Order) -> tuple[Plan, list[Email]]:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan that a person has said yes to, and the bytes it is about."""
+
+    plan: Plan
+    editions: Sequence[Email]  # the standard one first
+    issue: Issue
+
+
+def plan(order: Order) -> Ready:
     """What would be sent now, printed."""
-    planned, editions = look(order)
-    _print_plan(order, planned, editions[0])
-    return planned, editions
+    ready = look(order)
+    _print_plan(order, ready)
+    return ready
 
 
-def look(order: Order) -> tuple[Plan, list[Email]]:
-    """What would be sent now. Raises whatever is in the way of it."""
-    from newsletter import checks, freezing, subscriptions, wiring
+def look(order: Order) -> Ready:
+    """What would be sent now. Raises whatever is in the way of it, such as ``NotApproved``."""
+    from newsletter import approval, freezing, subscriptions, wiring
     from newsletter.store.campaigns import Target
+    from newsletter.store.engine import read
 
     subscriptions.check_list(order.engine, order.list)
-    issue, editions = wiring.compile_issue(order.settings, order.slug)
-    if errors := checks.errors(wiring.findings(order.settings, issue, editions)):
-        hint = (
-            f"`newsletter check {order.slug}` shows all. Mend them, or waive one with a reason in issue.toml."
-        )
-        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
+    issue, editions, _ = sound(order.settings, order.slug)
+    presented = wiring.presented(order.settings, issue, editions, order.list)
+    read(order.engine, lambda conn: approval.check(conn, presented, order.required))
     target = Target(issue=order.slug, period=issue.period, list=order.list, kind=order.kind)
     only, now = wiring.only(order.settings), datetime.now(UTC)
-    return freezing.plan(order.engine, target, only=only, now=now), editions
+    planned = freezing.plan(order.engine, target, only=only, now=now, override=order.override)
+    return Ready(planned, editions, issue)
 
 
-def _print_plan(order: Order, planned: Plan, email: Email) -> None:
+def sound(settings: Settings, slug: str) -> tuple[Issue, list[Email], list[Finding]]:
+    """The issue as readers would get it, and what was found. Raises ``ChecksFailed`` for errors nobody waived."""
+    from newsletter import checks, wiring
+
+    issue, editions = wiring.compile_issue(settings, slug)
+    findings = wiring.findings(settings, issue, editions)
+    if errors := checks.errors(findings):
+        hint = f"`newsletter check {slug}` shows all. Mend them, or waive one with a reason in issue.toml."
+        raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
+    return issue, editions, findings
+
+
+def _approvals(order: Order, ready: Ready) -> str:
+    """``editor: Ann Example, 2026-11-28 10:12 UTC; medical: nobody yet``; empty where nobody has and nobody must."""
+    from newsletter import approval, wiring
+    from newsletter.store.engine import read
+
+    presented = wiring.presented(order.settings, ready.issue, ready.editions, order.list)
+    standings = read(order.engine, lambda conn: approval.look(conn, presented))
+    shown = [one for one in standings if one.last or one.role in order.settings.approval.require]
+    return "; ".join(one.words for one in shown)
+
+
+def _print_plan(order: Order, ready: Ready) -> None:
     from newsletter import merge
 
-    settings, target = order.settings, planned.target
+    planned, editions = ready.plan, ready.editions
+    settings, target, email = order.settings, planned.target, editions[0]
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(planned.left_out.items()))
     now = datetime.now(UTC)
     rows = [
         ("issue", f"{target.issue}, attempt {target.attempt}" if target.attempt > 1 else target.issue),
+        ("period", _override(order, planned)),
         ("subject", merge.fill(merge.split(email.subject), {})),
+        ("digest", short(digest(editions))),
+        ("approved", _approvals(order, ready)),
         ("from", f"{settings.newsletter.name} <{settings.newsletter.from_}>"),
         ("through", way_out(settings, target.issue) + _connections(settings)),
         ("kind", DESCRIBED[target.kind]),
@@ -90,6 +140,13 @@ def _print_plan(order: Order, planned: Plan, email: Email) -> None:
     for label, value in rows:
         if value:
             output.say(f"{label:>10}  {value}")
+
+
+def _override(order: Order, planned: Plan) -> str:
+    """Said only where a person has given a reason: everybody else's period is in the issue's name."""
+    if planned.override:
+        return f"{planned.target.period}, a second issue in it because: {planned.override}"
+    return f"{planned.target.period}, which is free: --override is not needed" if order.override else ""
 
 
 def _connections(settings: Settings) -> str:
@@ -127,19 +184,12 @@ def way_out(settings: Settings, slug: str) -> str:
             return f"sendgrid {settings.sendgrid.url}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A plan that a person has said yes to, and the bytes it is about."""
-
-    plan: Plan
-    editions: Sequence[Email]  # the standard one first
-
-
 def prepare(order: Order) -> Ready:
     """Asks for everything that can be missing before a campaign exists: a frozen one has taken its period."""
     from newsletter import hosting, wiring
 
-    planned, editions = plan(order)
+    ready = plan(order)
+    planned, editions = ready.plan, ready.editions
     refuse_nobody(order, planned)
     wiring.transport(order.settings, order.slug)
     message = wiring.message_settings(order.settings, datetime.now(UTC))
@@ -147,11 +197,11 @@ def prepare(order: Order) -> Ready:
     hosting.verify(editions, message)
     if order.appointment is not None:
         # Nobody has said yes to a number, so whoever joins before the last row is in gets the issue too.
-        return Ready(replace(planned, recipients=sys.maxsize), editions)
+        return replace(ready, plan=replace(planned, recipients=sys.maxsize))
     confirm_number(planned.recipients, order.confirm)
     if order.settings.sending.transport != "folder":
         _count_down()
-    return Ready(planned, editions)
+    return ready
 
 
 def refuse_nobody(order: Order, planned: Plan) -> None:

@@ -50,6 +50,12 @@ PREPARING_SECONDS = 0.2  # between two looks at a campaign that another process 
     "--canary", metavar="SIZE", help="So many copies leave first: a share such as 1%, a number, or off."
 )
 @click.option("--canary-wait", metavar="SPAN", help="How long the rest waits after them, such as 30m.")
+@click.option(
+    "--override",
+    metavar="WHY",
+    callback=planning.one_line,
+    help="Send although another issue has used the period; the reason is kept.",
+)
 @click.pass_obj
 def send(
     project: Project,
@@ -63,6 +69,7 @@ def send(
     again: bool,
     canary: str | None,
     canary_wait: str | None,
+    override: str,
 ) -> None:
     """Send an issue to a list, or go on where it stopped.
 
@@ -78,9 +85,10 @@ def send(
     logs.set_up(settings, quiet=True)
     list_name, kind = list_name or settings.newsletter.list, wiring.kind(settings)
     first = canaries.asked(settings, kind, canary, canary_wait)
-    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first)
+    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first, override)
     if at is not None:
-        dates.arrange(order, at, {"canary": canary, "canary_wait": canary_wait}, dry_run=dry_run)
+        options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
+        dates.arrange(order, at, options, dry_run=dry_run)
         return
     if dry_run:
         _dry_run(order)
@@ -187,7 +195,7 @@ def _dry_run(order: Order) -> None:
 
     campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is None:
-        planned = planning.plan(order)[0]
+        planned = planning.plan(order).plan
         planning.refuse_nobody(order, planned)
         output.next_steps(f"newsletter send {order.slug} --list {order.list} --confirm {planned.recipients}")
     elif campaign.state is CampaignState.FINISHED:
@@ -212,8 +220,10 @@ def _prepare_unless_begun(order: Order) -> Ready | None:
 
 
 def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
-    from newsletter import choosing, freezing, wiring
+    from newsletter import approval, choosing, freezing, wiring
 
+    # The files as they are now: who saves one while the number is asked for has taken the approval away.
+    presented = wiring.presented(order.settings, ready.issue, ready.editions, order.list)
     now = utc_now()
     choosing.wake_all(order.engine, ready.plan.now or now)  # those whom the plan has counted
     message = wiring.message_settings(order.settings, now)
@@ -228,6 +238,7 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
         owner=mine,
         appointment=order.appointment.id if order.appointment else None,
         canary=order.canary,
+        approved=partial(approval.check, presented=presented, required=order.required),
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from newsletter.cli import output
 from newsletter.errors import ChecksFailed, ContentError, Refused, UsageError
+from newsletter.model import short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +75,8 @@ class Built:
         sizes = self.facts()
         html, text, message = (f"{sizes[f'{part}_bytes']:,}" for part in ("html", "text", "message"))
         found = output.count_findings(self.findings)
-        return f"{self.slug}: {found}; html {html} bytes, text {text}, whole message {message}."
+        measured = f"html {html} bytes, text {text}, whole message {message}"
+        return f"{self.slug}: {found}; {measured}; digest {short(self.digest)}."
 
 
 def _build(settings: Settings, slug: str | None) -> Built:

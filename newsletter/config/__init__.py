@@ -24,9 +24,9 @@ from newsletter.errors import ConfigError
 from newsletter.toml_lines import find, key_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-__all__ = ["Setting", "Settings", "add_keys", "find_project", "load"]
+__all__ = ["FILES_OF_THIS_MACHINE", "Setting", "Settings", "add_keys", "find_project", "load"]
 
 
 def find_project(start: Path) -> Path:
@@ -40,13 +40,21 @@ def find_project(start: Path) -> Path:
     )
 
 
-def load(project: Path, environ: Mapping[str, str]) -> Settings:
+FILES_OF_THIS_MACHINE = ("dkim.keys", "smtp.ca_file")  # in no commit, and nothing that readers see
+
+
+def load(project: Path, environ: Mapping[str, str], *, leave_out: Collection[str] = ()) -> Settings:
     """Read newsletter.toml, ``.env`` and ``environ``. Raises one ConfigError with every problem in them.
 
-    A variable of the environment wins over the same one in ``.env``; an empty one counts as not set.
+    A variable of the environment wins over the same one in ``.env``; an empty one counts as not set. What the file says
+    of the keys in ``leave_out`` does not count.
     """
     problems: list[Problem] = []
     text, data = _read_toml(project / FILE)
+    for path in leave_out:
+        section, _, key = path.partition(".")
+        if isinstance(table := data.get(section), dict):
+            table.pop(key, None)
     problems += _take_out_secrets(data, text)
     sections = _validate(data, text, project, problems)
     secrets = read_secrets(project, environ, problems)

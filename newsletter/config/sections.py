@@ -256,13 +256,18 @@ class Settings(Sections):
     def describe(self) -> Iterator[Setting]:
         """Every effective value and where it came from. No part of a secret is in it."""
         for path in paths():
-            value: Any = self
-            for name in path.split("."):
-                value = getattr(value, "from_" if name == "from" else name)
+            value = self.value(path)
             shown = WITHOUT.get(path, BUILT_IN) if value is None else _shown(value)
             yield Setting(path, shown, self.origins[path])
         for variable in SECRETS:
             yield Setting(variable, self._masked(variable), self.origins[variable])
+
+    def value(self, path: str) -> Any:
+        """What is in effect for a key of newsletter.toml such as ``newsletter.from``."""
+        value: Any = self
+        for name in path.split("."):
+            value = getattr(value, "from_" if name == "from" else name)
+        return value
 
     def _masked(self, variable: str) -> str:
         """A password that a person chose could be guessed from its hash, so only random keys get one."""

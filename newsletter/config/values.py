@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from newsletter import addresses, limits, merge, schedule, texts
 from newsletter.headers import clean
+from newsletter.model import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,7 @@ def zone(name: object) -> ZoneInfo:
         ) from None
 
 
-ROLES = ("editor", "medical")
+ROLES = tuple(role.value for role in Role)
 
 
 def roles(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from newsletter.content.codes import Fault
 
-__all__ = ["CODES", "is_slug", "load", "month", "of_period", "slugs"]
+__all__ = ["CODES", "files", "is_slug", "load", "month", "of_period", "slugs"]
 
 
 def slugs(project: Path) -> list[str]:
@@ -73,6 +73,14 @@ def load(project: Path, slug: str, *, fields: Collection[str] = (), embed: bool 
         count = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         raise ContentError(f"The issue {slug} can't be used as it is: {count}.", findings)
     return issue
+
+
+def files(project: Path, issue: Issue) -> dict[str, Path]:
+    """Every file that an issue was made of, under the name that messages give it."""
+    picture = issue.lead.picture
+    own = ["issue.toml", "lead.md", *([picture.name] if picture else [])]
+    names = [f"{issue.folder}/{name}" for name in own]
+    return {name: project / name for name in (*names, *([issue.closing_file] if issue.closing_file else []))}
 
 
 def _is_there(folder: Folder) -> bool:

@@ -27,7 +27,7 @@ from newsletter.render import text as layout
 from newsletter.render.findings import CODES
 from newsletter.render.inline import inline
 from newsletter.render.mjml import compile_mjml
-from newsletter.render.templates import Templates, templates_dir
+from newsletter.render.templates import Templates, template_files, templates_dir
 from newsletter.render.theme import Palette, Theme, large_print, standard_print
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "render_editions",
     "render_letter",
     "template_context",
+    "template_files",
     "templates_dir",
 ]
 

@@ -25,7 +25,7 @@ from newsletter.errors import TemplateError
 from newsletter.render.findings import Place, fail, finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 OURS = Path(__file__).parent.parent / "templates"  # in a wheel
 JINJA = re.compile(r"(\{#.*?#\}|\{\{.*?\}\}|\{%.*?%\})", re.DOTALL)
@@ -35,6 +35,22 @@ TAG = re.compile(r"</?[A-Za-z][\w:.-]*")
 def templates_dir() -> Path:
     """Where the product's own templates are: inside the package in a wheel, beside it in a checkout."""
     return OURS if OURS.is_dir() else OURS.parent.parent / "templates"
+
+
+def template_files(overrides: Path | None) -> dict[str, Path]:
+    """Every template that a mail may be made of, as messages name it: the publisher's own files, and those of ours that
+    none of them takes the place of. Hidden files are none; some systems put one into every folder.
+    """
+    own = dict(_below(overrides)) if overrides else {}
+    ours = {f"newsletter/templates/{name}": path for name, path in _below(templates_dir()) if name not in own}
+    return {f"templates/{name}": path for name, path in own.items()} | ours
+
+
+def _below(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            yield name.as_posix(), path
 
 
 def mark(source: str, label: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, case, exists, func, literal, not_, or_, select, update
@@ -130,6 +131,23 @@ def next_attempt(conn: Connection, target: Target) -> int:
     )
     last = conn.execute(select(func.max(campaign.c.attempt)).where(*same)).scalar_one()
     return (last or 0) + 1
+
+
+def next_place(conn: Connection, target: Target) -> Target:
+    """The target in the first free place of its period: ``2026-12 (2)``, ``2026-12 (3)``, …
+
+    One that is still being prepared has no place yet, as with a rehearsal's number. Two that choose the same place at
+    once meet in the unique key.
+    """
+    same = (
+        campaign.c.audience == target.list,
+        campaign.c.kind == target.kind,
+        campaign.c.attempt == target.attempt,
+        campaign.c.state != CampaignState.PREPARING,
+    )
+    used = set(conn.scalars(select(campaign.c.period).where(*same)))
+    places = (f"{target.period} ({number})" for number in count(2))
+    return replace(target, period=next(place for place in places if place not in used))
 
 
 def in_state(conn: Connection, state: CampaignState) -> list[Campaign]:

@@ -35,6 +35,7 @@ class Content:
     message: Mapping[str, Any]
     transport: str
     appointment: int | None = None  # of which the campaign comes
+    override: str = ""  # why its period has a second one
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def adopt(conn: Connection, campaign_id: int, content: Content, *, mine: str, no
 def _described(content: Content, mine: str, now: datetime) -> dict[str, Any]:
     return {
         "transport": content.transport,
+        "override": content.override,
         "digest": digest(content.editions),
         "message": dict(content.message),
         "created_at": now,
@@ -217,13 +219,25 @@ def size(conn: Connection, campaign_id: int) -> int:
 
 
 def start(
-    conn: Connection, campaign_id: int, *, mine: str, now: datetime, canary: Mapping[str, Any] = NO_CANARY
+    conn: Connection,
+    campaign_id: int,
+    *,
+    mine: str,
+    now: datetime,
+    canary: Mapping[str, Any] = NO_CANARY,
+    approvals: Sequence[str] = (),
 ) -> bool:
     """``preparing`` → ``running``: the last commit of a freeze. False when it is not this process's any more.
 
     ``canary`` is what ``canaries.chosen`` says: from the first moment on, the rest is held back.
     """
-    running = {"state": CampaignState.RUNNING, "started_at": now, "owner": None, **canary}
+    running = {
+        "state": CampaignState.RUNNING,
+        "started_at": now,
+        "owner": None,
+        "approvals": list(approvals),
+        **canary,
+    }
     return conn.execute(update(campaign).where(_mine(campaign_id, mine)).values(running)).rowcount == 1
 
 

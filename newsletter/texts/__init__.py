@@ -58,14 +58,7 @@ def load(language: str, folder: Path | None = None) -> Texts:
 
     Raises ``ConfigError`` when there is no such file.
     """
-    known = languages(folder)
-    name = next((name for name in (language, language.split("-", 1)[0]) if name in known), None)
-    if name is None:
-        raise ConfigError(
-            f'language = "{language}": there are no words for this language',
-            hint=f"Use one of {', '.join(known)}, or translate newsletter/texts/en.toml.",
-        )
-    data = tomllib.loads(((folder or FOLDER) / f"{name}.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(file(language, folder).read_text(encoding="utf-8"))
     return Texts(
         language=language,
         direction=data["direction"],
@@ -73,6 +66,18 @@ def load(language: str, folder: Path | None = None) -> Texts:
         date_form=data["date"]["form"],
         words=dict(_flatten(data)),
     )
+
+
+def file(language: str, folder: Path | None = None) -> Path:
+    """Where the words of a language are. Raises as ``load`` does."""
+    known = languages(folder)
+    name = next((name for name in (language, language.split("-", 1)[0]) if name in known), None)
+    if name is None:
+        raise ConfigError(
+            f'language = "{language}": there are no words for this language',
+            hint=f"Use one of {', '.join(known)}, or translate newsletter/texts/en.toml.",
+        )
+    return (folder or FOLDER) / f"{name}.toml"
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from newsletter import config, content, wiring
 from newsletter.checks import sample
 from newsletter.errors import NewsletterError
 from newsletter.message import picture_path
-from newsletter.model import Edition
+from newsletter.model import Edition, digest, short
 from newsletter.pictures import reference
 from newsletter.web.emulation import in_scheme
 
@@ -33,6 +33,7 @@ class Sheet:
     email: Email
     publication: Publication
     findings: Sequence[Finding]
+    digest: str  # of all editions together, short
 
     @property
     def subject(self) -> str:
@@ -127,6 +128,7 @@ class Studio:
             settings = config.load(self.project, os.environ)
             issue, editions = wiring.compile_issue(settings, slug)
             publication, found = wiring.publication(settings), wiring.findings(settings, issue, editions)
-            return {email.edition: Sheet(issue, email, publication, found) for email in editions}
+            known_by = short(digest(editions))
+            return {email.edition: Sheet(issue, email, publication, found, known_by) for email in editions}
         except NewsletterError as error:
             return error
