@@ -53,7 +53,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def sound(folder, zone, tmp_path):
-    """A publisher who may send: real pages behind https, a real mail server with TLS and login, a DNS that knows both."""
+    """A publisher who may send: real pages behind https, a real mail server with TLS and login, and a DNS."""
     selector, key = rsa()
     zone.txt(dkim_keys.record_name(selector, "example.org"), dkim_keys.record(key))
     dkim_keys.write(folder.root / "key.pem", key)

@@ -48,12 +48,10 @@ def test_tls_and_login_are_tried_and_nothing_is_sent(security, certificate):
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(certificate):
-    with (
-        smtp_server(starttls=server_context(*certificate), login=LOGIN) as mailbox,
-        pytest.raises(TransportError) as caught,
-    ):
-        known = {"username": LOGIN[0], "password": "wr0ng-words"}
-        look(settings(mailbox.port, security="starttls", ca_file=str(certificate[0]), **known))
+    with smtp_server(starttls=server_context(*certificate), login=LOGIN) as mailbox:
+        known = {"username": LOGIN[0], "password": "wr0ng-words", "ca_file": str(certificate[0])}
+        with pytest.raises(TransportError) as caught:
+            look(settings(mailbox.port, security="starttls", **known))
     assert "wr0ng" not in str(caught.value) + caught.value.hint
     assert caught.value.hint
 
