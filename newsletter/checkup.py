@@ -78,9 +78,8 @@ def _configuration(settings: Settings) -> Iterator[Result]:
         yield warning("configuration", what, hint)
     count = len(settings.newsletter.editors)
     default = settings.origins["newsletter.editors"] == "default"
-    yield ok(
-        "editors", f"{'reply_to gets' if default else f'{count} get'} mail when something needs a person."
-    )
+    whose = "whoever reads reply_to" if default else f"{count} address{'' if count == 1 else 'es'}"
+    yield ok("editors", f"{whose} will be told when something needs a person.")
 
 
 def _keys(settings: Settings) -> Iterator[Result]:

@@ -23,16 +23,26 @@ WAIT_SECONDS = 2.0  # for another writer; a sender's transactions take milliseco
 
 
 def look(
-    url: str, signing: Mapping[int, bytes], address_key: bytes, clock: Callable[[], datetime]
+    url: str,
+    signing: Mapping[int, bytes],
+    address_key: bytes,
+    clock: Callable[[], datetime],
+    stranger: Callable[[Engine], str] = lambda _: "",
 ) -> Iterator[Result]:
-    """Opens it and takes the write lock once; what is not there is not made. A new signing key is remembered."""
+    """Opens it and takes the write lock once; what is not there is not made. A new signing key is remembered.
+
+    ``stranger`` says why this database is not at home on this machine; empty if it is.
+    """
     try:
         engine = store.open_engine(url)
     except NewsletterError as problem:
         yield error(NAME, str(problem), problem.hint)
         return
     try:
-        store.write(engine, lambda conn: None, wait=WAIT_SECONDS)
+        if why := stranger(engine):
+            yield error(NAME, why, "newsletter db claim")
+            return
+        store.write(engine, lambda _: None, wait=WAIT_SECONDS)
         store.ensure_keys(engine, signing, address_key)
         yield ok(NAME, f"schema {store.SCHEMA}, its keys are ours, and it can be written.")
         yield from _clocks(engine, clock)

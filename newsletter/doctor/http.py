@@ -42,6 +42,10 @@ class NoAnswer(Exception):
     """Nothing that could be judged. The text says why, for the end of a sentence."""
 
 
+class NoAddress(NoAnswer):
+    """The name leads nowhere, so nobody was asked."""
+
+
 def ask(
     method: str, url: str, lookup: Lookup, *, headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> Answer:
@@ -50,7 +54,7 @@ def ask(
     host, secure = place.hostname or "", place.scheme == "https"
     try:
         connection = http.client.HTTPConnection(place.netloc, timeout=SECONDS)
-        connection.sock = _dial(lookup(host), place.port or PORTS[place.scheme])
+        connection.sock = _dial(_addresses(lookup, host), place.port or PORTS[place.scheme])
         try:
             expires = _secure(connection, host) if secure else None
             target = place.path + (f"?{place.query}" if place.query else "") or "/"
@@ -61,22 +65,32 @@ def ask(
             connection.close()
     except ssl.SSLCertVerificationError as error:
         raise NoAnswer(f"its certificate is not valid: {error.verify_message}") from None
-    except (OSError, http.client.HTTPException, ValueError, Unanswered) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(_why(error)) from None
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {SECONDS:g} s"
-    if isinstance(error, Unanswered):
-        return str(error)
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return f"what it says is no answer ({type(error).__name__})"
 
 
+def _addresses(lookup: Lookup, host: str) -> Sequence[str]:
+    try:
+        found = lookup(host)
+    except Unanswered as error:
+        raise NoAddress(str(error)) from None
+    except OSError as error:
+        raise NoAddress(_why(error)) from None
+    if not found:
+        raise NoAddress("the name has no address")
+    return found
+
+
 def _dial(addresses: Sequence[str], port: int) -> socket.socket:
-    failure = OSError(0, "the name has no address")
+    failure = OSError()
     for address in addresses:
         try:
             return socket.create_connection((address, port), timeout=SECONDS)

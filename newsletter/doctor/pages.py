@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from newsletter.doctor.http import NoAnswer, ask, certificate
+from newsletter.doctor.http import NoAddress, NoAnswer, ask, certificate
 from newsletter.doctor.machine import compared
 from newsletter.doctor.report import error, ok, unseen, warning
 
@@ -107,6 +107,9 @@ def look_for_plain_http(base_url: str, lookup: Lookup, port: int = 80) -> Iterat
     url = f"http://{place.hostname}:{port}" if port != 80 else f"http://{place.hostname}"
     try:
         answer = ask("GET", f"{url}{place.path}/healthz", lookup)
+    except NoAddress as why:
+        yield unseen(HTTP, f"{place.hostname} can't be asked: {why}.")
+        return
     except NoAnswer as why:
         yield ok(HTTP, f"nothing answers there ({why}).")
         return

@@ -57,6 +57,13 @@ def test_other_keys_are_an_error(database_url):
     assert look(database_url, signing={1: b"x" * 32}) == [("error", "database")]
 
 
+def test_one_that_is_at_home_elsewhere_is_an_error_and_is_not_written(tmp_path):
+    url = made(f"sqlite:///{tmp_path / 'newsletter.db'}")
+    [result] = database.look(url, KEYS, ADDRESS_KEY, now, lambda _: "It is at home elsewhere.")
+    assert (result.level, result.hint) == ("error", "newsletter db claim")
+    assert look(url, signing={1: b"x" * 32})[0] == ("ok", "database")  # no key had been remembered
+
+
 def test_one_that_another_program_keeps_locked_is_an_error_soon(tmp_path):
     url = made(f"sqlite:///{tmp_path / 'newsletter.db'}")
     other = sqlite3.connect(tmp_path / "newsletter.db", isolation_level=None)

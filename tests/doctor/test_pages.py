@@ -192,5 +192,10 @@ def test_pages_in_clear_text_are_told(said):
         assert plain(server.port) == "warning"
 
 
+def test_a_name_that_leads_nowhere_was_not_asked():
+    [result] = pages.look_for_plain_http(f"https://{HOST}", lambda _: [])
+    assert result.level == "not looked at"
+
+
 def test_a_base_url_with_a_port_has_no_plain_http():
     assert plain(closed_port(), f"https://{HOST}:8443") == "not looked at"
