@@ -9,6 +9,7 @@ from newsletter.doctor.machine import CLOCK, compared
 from newsletter.doctor.report import error, ok
 from newsletter.errors import NewsletterError
 from newsletter.store import engine as store
+from newsletter.store.clock import server_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,6 @@ def _clocks(engine: Engine, clock: Callable[[], datetime]) -> Iterator[Result]:
         yield ok(CLOCK, "not behind what the ledger has written down.")
     except NewsletterError as problem:
         yield error(CLOCK, str(problem), problem.hint)
-    theirs = store.read(engine, store.server_time)
+    theirs = store.read(engine, server_time)
     if theirs is not None:
         yield compared(theirs, clock(), "the database server")

@@ -13,7 +13,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import func, insert, inspect, make_url, select, text
+from sqlalchemy import insert, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from newsletter.errors import ConfigError, DatabaseError
@@ -23,7 +23,6 @@ from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -122,13 +121,6 @@ def scrub(engine: Engine) -> bool:
 def health(engine: Engine) -> Health:
     """Looks for damage in the whole database; changes nothing."""
     return read(engine, _kind(engine.url).health)
-
-
-def server_time(conn: Connection) -> datetime | None:
-    """What the database server's clock says; None for SQLite, which has ours."""
-    if conn.dialect.name != "postgresql":
-        return None
-    return conn.execute(select(func.clock_timestamp())).scalar_one()  # type: ignore[no-any-return]
 
 
 def ensure_keys(engine: Engine, signing: Mapping[int, bytes], address_key: bytes) -> None:
