@@ -58,8 +58,9 @@ def _look(project: Project, seed: Path | None, nameserver: str, *, offline: bool
     from newsletter.config import load
     from newsletter.doctor import report
 
+    root = project.root
     try:
-        settings = load(project.root, os.environ)
+        settings = load(root, os.environ)
     except ConfigError as problem:
         said = report.error("configuration", str(problem), problem.hint or "Mend it, and look again.")
         return [said, report.unseen("everything else", "without settings there is nothing to look at.")]

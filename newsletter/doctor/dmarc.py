@@ -11,12 +11,13 @@ from newsletter.doctor.names import Unanswered
 from newsletter.doctor.report import error, ok, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from newsletter.doctor.names import Names
     from newsletter.doctor.report import Result
 
 NAME, REPLIES = "DMARC", "MX"
+RECORD = re.compile(r"v=DMARC1\s*(;|\Z)")
 POLICIES = {"none", "quarantine", "reject"}
 
 
@@ -32,40 +33,43 @@ class Sender:
 def look(names: Names, sender: Sender) -> Iterator[Result]:
     """The policy, and whether SPF or DKIM counts for the domain that readers see."""
     try:
-        found = _policy(names, sender.shown)
+        found = _policies(names, sender.shown)
     except Unanswered as why:
         yield error(
             NAME, f"nobody can say whether {sender.shown} has a policy: {why}.", "Ask your DNS provider."
         )
         return
-    if found is None:
-        place = f"_dmarc.{sender.shown}"
-        hint = f'Publish a TXT record at {place}: "v=DMARC1; p=none", and something stricter later.'
+    if not found:
+        hint = f'Publish a TXT record at _dmarc.{sender.shown}: "v=DMARC1; p=none", and something stricter later.'
         yield error(
             NAME, f"{sender.shown} has no policy. Large receivers refuse newsletters without one.", hint
         )
         return
-    place, records = found
+    place, records = f"_dmarc.{found[0][0]}", found[0][1]
     if len(records) > 1:
         yield error(NAME, f"{place} has {len(records)} records, which counts as none.", "Keep one of them.")
         return
-    yield _judged(place, dkim.tags(records[0]))
-    yield _aligned(place.removeprefix("_dmarc."), dkim.tags(records[0]), sender)
+    policy = dkim.tags(records[0])
+    yield _judged(place, policy)
+    yield _aligned(_organisation(found), policy, sender)
 
 
-def _policy(names: Names, domain: str) -> tuple[str, list[str]] | None:
-    """The record of the domain or of the nearest one above it that has one.
+def _policies(names: Names, domain: str) -> list[tuple[str, list[str]]]:
+    """The records of the domain and of each one above it that has some, the nearest first: that one counts.
 
     RFC 7489, section 6.6.3, asks the domain and then its organizational domain, which only a list of all public
     suffixes knows. Going up one by one finds the same record for everybody but who owns such a suffix.
     """
     labels = domain.split(".")
-    for start in range(len(labels) - 1):
-        place = "_dmarc." + ".".join(labels[start:])
-        records = [text for text in names.txt(place) if re.match(r"v=DMARC1\s*(;|\Z)", text)]
-        if records:
-            return place, records
-    return None
+    above = [".".join(labels[start:]) for start in range(len(labels) - 1)]
+    found = [(each, [text for text in names.txt(f"_dmarc.{each}") if RECORD.match(text)]) for each in above]
+    return [(each, records) for each, records in found if records]
+
+
+def _organisation(found: Sequence[tuple[str, list[str]]]) -> str:
+    """The highest domain with a policy that is not one of a public suffix (psd=y, in DMARC's next version)."""
+    own = [domain for domain, records in found if dkim.tags(records[0]).get("psd") != "y"]
+    return own[-1] if own else found[0][0]
 
 
 def _judged(place: str, policy: Mapping[str, str]) -> Result:
@@ -100,10 +104,15 @@ def _aligned(organisation: str, policy: Mapping[str, str], sender: Sender) -> Re
 
 
 def _counts(domain: str, shown: str, mode: str | None, organisation: str) -> bool:
-    """Strict: the same domain. Relaxed: both in one organisation."""
+    """Strict: the same domain. Relaxed: one below the other, or both in one organisation."""
     if not domain or (mode or "").lower() == "s":
         return domain == shown
-    return all(each == organisation or each.endswith(f".{organisation}") for each in (domain, shown))
+    both = _within(domain, organisation) and _within(shown, organisation)
+    return both or _within(domain, shown) or _within(shown, domain)
+
+
+def _within(domain: str, other: str) -> bool:
+    return domain == other or domain.endswith(f".{other}")
 
 
 def look_for_mailboxes(names: Names, domains: Mapping[str, str]) -> Iterator[Result]:

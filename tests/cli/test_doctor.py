@@ -12,7 +12,7 @@ from newsletter.transports import dkim_keys
 from tests.support.dkim_keys import rsa
 from tests.support.dns_server import dns_server
 from tests.support.https_server import front
-from tests.support.publisher import publisher
+from tests.support.publisher import Publisher, publisher
 from tests.support.sendgrid_server import KEY, sendgrid_server
 from tests.support.served import serving
 from tests.support.smtp_server import make_certificate, server_context, smtp_server
@@ -141,6 +141,12 @@ def test_settings_that_cannot_be_read_are_the_only_thing_that_is_told(folder):
     assert code == 9
     assert [result["level"] for result in results] == ["error", "not looked at"]
     assert "sending.mode" in results[0]["detail"]
+
+
+def test_a_folder_that_is_no_publishers_is_told_as_by_any_command(tmp_path):
+    done = Publisher(tmp_path).newsletter("doctor", "--offline", check=False)
+    assert done.returncode == 2
+    assert "newsletter.toml" in done.stderr
 
 
 def test_missing_keys_are_told_and_the_rest_is_looked_at_all_the_same(folder):

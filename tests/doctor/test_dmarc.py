@@ -62,6 +62,20 @@ def test_a_policy_of_its_own_comes_first(zone):
     assert "p=none" in look(zone, Sender("news.example.org", "news.example.org", ""))[0][1]
 
 
+def test_a_policy_of_the_subdomain_alone_takes_what_stands_above_it(zone):
+    zone.txt("_dmarc.news.example.org", "v=DMARC1; p=none")
+    assert levels(zone, Sender("news.example.org", "", "example.org")) == ["ok", "ok"]
+
+
+def test_neighbours_count_in_one_organisation_and_not_below_a_public_suffix(zone):
+    neighbours = Sender("news.example.org", "bounces.example.org", "")
+    zone.txt("_dmarc.news.example.org", "v=DMARC1; p=none")
+    zone.txt("_dmarc.example.org", "v=DMARC1; p=reject")
+    assert levels(zone, neighbours) == ["ok", "ok"]
+    zone.txt("_dmarc.example.org", "v=DMARC1; p=reject; psd=y")
+    assert levels(zone, neighbours) == ["ok", "warning"]
+
+
 def test_a_strict_policy_wants_the_very_domain(zone):
     zone.txt("_dmarc.example.org", "v=DMARC1; p=reject; adkim=s; aspf=s")
     above = Sender(shown="news.example.org", envelope="bounces.example.org", signing="example.org")
