@@ -119,7 +119,7 @@ def test_a_key_that_may_not_send_is_an_error():
 
 def test_a_key_that_is_not_taken_is_an_error():
     with sendgrid_server() as server:
-        assert "401" in scopes(server, "SG.another-key")[1]
+        assert scopes(server, "SG.another-key") == ("error", "the key is not taken (401).")
 
 
 @pytest.mark.parametrize(
