@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ISSUE ?= $(notdir $(lastword $(sort $(wildcard issues/20*))))
 NEWSLETTER := $(BIN)/newsletter
 
-.PHONY: help demo test preview lint fmt docs bench prove lock clean
+.PHONY: help demo test preview lint fmt docs bench prove dist lock clean
 
 help:
 	@echo "make demo      build the newest sample issue and send it to a folder, person by person"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs      write the generated parts of docs/ anew"
 	@echo "make bench     speed beside other tools, as ratios"
 	@echo "make prove     the full size of every claim, into docs/proof.md (takes long)"
+	@echo "make dist      the wheel, for a machine or a container that has no checkout"
 	@echo "make lock      pin the newest versions of what we depend on"
 	@echo "make clean     remove what was built, but no subscribers, no keys and no record of what was sent"
 
@@ -78,12 +79,16 @@ bench: $(READY)
 prove: $(READY)
 	@$(BIN)/python -m tests.prove
 
-# For every platform, with hashes and without the address they came from: pip's own settings say where to fetch.
+dist: $(READY)
+	@rm -f dist/newsletter_press-*.whl
+	@$(BIN)/python -m hatchling build -t wheel -d dist
+
+# With all extras, for every platform, with hashes and without the address they came from: pip's own settings say where to fetch.
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" pyproject.toml
 
 lock:
-	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --all-extras --output-file requirements.txt
 	$(COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 clean:

@@ -14,6 +14,7 @@
     ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
     ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
     ├── Unfinished            8     stopped before the end: run the same command again
+    ├── NotReady              9     `newsletter doctor` found what must be mended before anything leaves by itself
     ├── DrillFailed           1     a crash drill found the ledger lying: report it, it is a bug of ours
     └── TransportError        8     raised by transports only; ``sending`` makes it a pause, a proof shows it
         ├── TransportUnavailable    the provider can't be reached: try later, nobody is charged
@@ -107,6 +108,12 @@ class Unfinished(NewsletterError):
     """A campaign or an import stopped before its end; the database holds where, and the same command goes on."""
 
     exit_code = 8
+
+
+class NotReady(NewsletterError):
+    """The doctor found something that must be mended before an issue can go out by itself."""
+
+    exit_code = 9
 
 
 class DrillFailed(NewsletterError):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from newsletter.transports.base import Transport
     from newsletter.transports.dkim import Signer
     from newsletter.transports.dkim_keys import PrivateKey
+    from newsletter.transports.smtp_session import SmtpSettings
 
 # --- content and email ---------------------------------------------------------------------------------------------
 
@@ -232,13 +233,19 @@ def lock_path(settings: Settings) -> Path:
 
     PostgreSQL has locks of its own, and the file is never made.
     """
+    file = database_file(settings)
+    return file.with_name("lock") if file else settings.state_dir / "lock"
+
+
+def database_file(settings: Settings) -> Path | None:
+    """That of SQLite; None with PostgreSQL."""
     from sqlalchemy import make_url
 
     url = make_url(settings.database_url)
     if url.get_backend_name() != "sqlite":
-        return settings.state_dir / "lock"
+        return None
     name = url.database or str(settings.state_dir / "newsletter.db")
-    return Path(name.removeprefix("file:").partition("?")[0]).resolve().with_name("lock")
+    return Path(name.removeprefix("file:").partition("?")[0]).resolve()
 
 
 def keyring(settings: Settings) -> Keyring:
@@ -384,23 +391,26 @@ def _folder(settings: Settings, slug: str) -> Transport:
 
 def _smtp(settings: Settings, _slug: str) -> Transport:
     from newsletter.transports.smtp import SmtpTransport
+
+    return SmtpTransport(smtp_settings(settings), signer=dkim_signer(settings))
+
+
+def smtp_settings(settings: Settings) -> SmtpSettings:
+    """How to reach the mail server. Raises ConfigError if its password is missing."""
     from newsletter.transports.smtp_session import SmtpSettings
 
     known = settings.smtp
     if known.username:
         settings.require("SMTP_PASSWORD")
-    return SmtpTransport(
-        SmtpSettings(
-            host=known.host,
-            port=known.port,
-            security=known.security,
-            username=known.username,
-            password=settings.smtp_password.get_secret_value(),
-            ca_file=known.ca_file,
-            timeout=known.timeout.total_seconds(),
-            lanes=settings.sending.connections,
-        ),
-        signer=dkim_signer(settings),
+    return SmtpSettings(
+        host=known.host,
+        port=known.port,
+        security=known.security,
+        username=known.username,
+        password=settings.smtp_password.get_secret_value(),
+        ca_file=known.ca_file,
+        timeout=known.timeout.total_seconds(),
+        lanes=settings.sending.connections,
     )
 
 
@@ -437,6 +447,14 @@ def dkim_keys(settings: Settings) -> list[tuple[str, PrivateKey]]:
                 hint="Make a key with: newsletter dkim new SELECTOR",
             ) from None
     return found
+
+
+def dkim_records(settings: Settings) -> Mapping[str, str]:
+    """Where in the DNS a record has to stand for each key, and what it has to say. Raises ConfigError."""
+    keys, domain = dkim_keys(settings), dkim_domain(settings)
+    from newsletter.transports.dkim_keys import record, record_name
+
+    return {record_name(selector, domain): record(key) for selector, key in keys}
 
 
 def require_cryptography() -> None:

@@ -74,6 +74,9 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
         "resolve": Entry("resolving", "Decide what becomes of unknown copies."),
     },
     "Look after": {
+        "doctor": Entry(
+            "doctor", "Look at everything that must be right before an issue goes out by itself."
+        ),
         "config": Entry("project", "Print every setting in effect and where it came from."),
         "drill": Entry(
             "drill", "Kill a throw-away sender again and again, and see whether the ledger is true."

@@ -68,6 +68,7 @@ class SendGrid(ThreadingHTTPServer):
     def __init__(self, acts: Sequence[Say | Fault] = (), tls: ssl.SSLContext | None = None) -> None:
         self.acts = deque(acts)
         self.usual: Say | Fault | None = None
+        self.scopes = ["mail.send", "mail.batch.create", "2fa_required"]  # of the key
         self.bad: set[str] = set()  # addresses that the rules find wrong
         self.naming = (
             "to"  # how errors name those: "to", "first" (only one), "member" (not what of it) or "nobody"
@@ -137,9 +138,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent."""
 
     def do_GET(self) -> None:
-        """Where a followed redirect would end: it must never be seen."""
+        """What a key may do; else where a followed redirect would end, which must never be seen."""
+        if self.path == "/v3/scopes":
+            self._answer(self._scopes())
+            return
         self.server.authorizations.append(f"GET with {self.headers.get('Authorization')}")
         self._answer(Say(200, "{}"))
+
+    def _scopes(self) -> Say:
+        if self.headers.get("Authorization") != f"Bearer {KEY}":
+            return Say(401, errors(("", "authorization required")))
+        act = self.server.acts.popleft() if self.server.acts else None
+        return act if isinstance(act, Say) else Say(200, json.dumps({"scopes": self.server.scopes}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -43,8 +43,11 @@ class Arrived:
 # --- certificates ------------------------------------------------------------------------------------------------
 
 
-def make_certificate(folder: Path, *, host: str = "localhost") -> tuple[Path, Path]:
-    """(certificate, key) files for ``host`` and 127.0.0.1, signed by itself: the certificate is its own authority."""
+def make_certificate(folder: Path, *, host: str = "localhost", days: int = 1) -> tuple[Path, Path]:
+    """(certificate, key) files for ``host`` and 127.0.0.1, signed by itself: the certificate is its own authority.
+
+    It ends after ``days``, or ended so many days ago.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     addresses = [x509.IPAddress(ipaddress.ip_address(HOST))] if host == "localhost" else []
@@ -58,8 +61,8 @@ def make_certificate(folder: Path, *, host: str = "localhost") -> tuple[Path, Pa
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=100))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host), *addresses]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
