@@ -54,7 +54,8 @@ class Presented:
         return self._since(earlier.seal, earlier.snapshot)
 
     def _since(self, seal: Seal, snapshot: Snapshot) -> Difference:
-        return Difference(seals.breaks(seal, self.seal), comparing.compare(snapshot, self.snapshot))
+        breaks = seals.breaks(seal, self.seal)
+        return Difference(breaks, comparing.compare(snapshot, self.snapshot) if breaks else ())
 
     def to(self, list_name: str) -> Presented:
         """The same for another list."""

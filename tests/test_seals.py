@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from newsletter import config, seals, wiring
@@ -147,13 +145,6 @@ def test_that_only_the_compiled_mail_differs_is_said_when_nothing_else_does(made
 def test_a_part_that_a_later_version_adds_breaks_the_seals_of_the_earlier_one(made):
     before = sealed(made)
     assert parts(before, {**before, "weather": {"today": "fog"}}) == {("weather", "today")}
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_cannot_be_read_is_like_no_other(tmp_path):
-    file = tmp_path / "x"
-    file.touch(0o000)
-    assert seals.of_files({"x": file}) == {"x": seals.MISSING}
 
 
 def test_a_file_that_is_gone_is_like_no_other(tmp_path):

@@ -18,8 +18,18 @@ WHY = "the editor’s correction of a dose"
 
 
 @pytest.fixture
-def made(tmp_path, database_url):
-    made = publisher(tmp_path / "press", environ={"DATABASE_URL": database_url})
+def made(tmp_path):
+    return prepared(tmp_path / "press", {})
+
+
+@pytest.fixture
+def anywhere(tmp_path, database_url):
+    """On each of the two databases."""
+    return prepared(tmp_path / "press", {"DATABASE_URL": database_url})
+
+
+def prepared(root, environ):
+    made = publisher(root, environ=environ)
     for slug in ("2026-12-extra", "2026-12-third"):
         shutil.copytree(made.root / "issues" / "2026-12", made.root / "issues" / slug)
     made.import_people([(address, "") for address in PEOPLE])
@@ -41,17 +51,17 @@ def campaigns(made):
     return {row["issue"]: row for row in json.loads(made.newsletter("status", "--json").stdout)}
 
 
-def test_a_second_issue_of_a_period_goes_out_once_a_reason_is_given(made):
-    with live(made) as server:
-        send(made, "2026-12")
-        refused = send(made, "2026-12-extra", check=False)
+def test_a_second_issue_of_a_period_goes_out_once_a_reason_is_given(anywhere):
+    with live(anywhere) as server:
+        send(anywhere, "2026-12")
+        refused = send(anywhere, "2026-12-extra", check=False)
         assert refused.returncode == 5
         assert '--override "WHY"' in refused.stderr
-        said = send(made, "2026-12-extra", "--override", WHY).stdout
+        said = send(anywhere, "2026-12-extra", "--override", WHY).stdout
         assert f"period  2026-12 (2), a second issue in it because: {WHY}" in said
-        send(made, "2026-12-third", "--override", "another one")
+        send(anywhere, "2026-12-third", "--override", "another one")
         assert sorted(server.recipients()) == sorted(PEOPLE * 3)
-    found = campaigns(made)
+    found = campaigns(anywhere)
     assert {slug: (row["period"], row["override"], row["attempt"]) for slug, row in found.items()} == {
         "2026-12": ("2026-12", "", 1),
         "2026-12-extra": ("2026-12 (2)", WHY, 1),
@@ -59,7 +69,7 @@ def test_a_second_issue_of_a_period_goes_out_once_a_reason_is_given(made):
     }
     assert (
         f"2026-12 (2), a second issue in it because: {WHY}"
-        in made.newsletter("status", "2026-12-extra").stdout
+        in anywhere.newsletter("status", "2026-12-extra").stdout
     )
 
 
@@ -100,19 +110,19 @@ def test_a_second_issue_that_was_cut_off_goes_on_without_another_reason(made):
         assert sorted(server.recipients()) == PEOPLE
 
 
-def test_of_two_that_override_at_once_one_goes_first_and_the_other_is_told(made):
-    with live(made) as server:
-        send(made, "2026-12")
-    with live(made, hold_at=1) as server:
+def test_of_two_that_override_at_once_one_goes_first_and_the_other_is_told(anywhere):
+    with live(anywhere) as server:
+        send(anywhere, "2026-12")
+    with live(anywhere, hold_at=1) as server:
         calls = [
-            made.start("send", slug, "--confirm", "2", "--override", WHY)
+            anywhere.start("send", slug, "--confirm", "2", "--override", WHY)
             for slug in ("2026-12-extra", "2026-12-third")
         ]
         wait_for(server.holding)
         server.release()
         ends = [(*call.communicate(timeout=60), call.returncode) for call in calls]
         assert {"Traceback" in error for _, error, _ in ends} == {False}
-        rows = [row for row in campaigns(made).values() if row["override"]]
+        rows = [row for row in campaigns(anywhere).values() if row["override"]]
         assert sorted(row["period"] for row in rows) == [f"2026-12 ({n})" for n in range(2, 2 + len(rows))]
         done = [code for _, _, code in ends if code == 0]
         assert len(done) == len(rows) >= 1
