@@ -44,9 +44,11 @@ def run(project: Project, *, once: bool, clock_is_right: bool) -> int:
     number of them may be at work, also on several machines: each issue goes out once. Ctrl-C or SIGTERM ends it when
     the copies that are on their way are settled.
     """
+    from newsletter import seals
     from newsletter.desk import Stop
 
     stop = Stop()
+    seals.program()  # of the code that is running, also when another version is put in its place meanwhile
     logs.set_up(project.settings, quiet=True)
     if once:
         return _once(project, stop, clock_is_right=clock_is_right)
