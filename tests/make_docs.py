@@ -91,7 +91,7 @@ SETTINGS = {
     "web.network_limit": "How many sign-ups one network may ask for. A network is a /24 or, with IPv6, a /48.",
     "web.lists": 'The lists that readers may choose, each with its title: `[web.lists]`, `readers = "Digest"`. '
     "The first one is joined at `/subscribe`.",
-    "logging.format": "How `serve` and the senders say on stderr what they do: lines for people, or JSON, an object a line.",
+    "logging.format": "How `serve` and the senders say on stderr what they do: as lines for people, or as JSON.",
     "theme.light.background": "Around the sheet.",
     "theme.light.surface": "The sheet that the text stands on.",
     "theme.light.text": "The words.",
