@@ -344,7 +344,7 @@ class _Run:
         """Waits; False when the campaign came to rest or the process was asked to stop meanwhile."""
         if when - self._clock.now() > LOOK_AGAIN:
             self._conduct.notice(self._words_of_wait(when))
-        while self._may_go_on() and self._clock.now() < when:
+        while self._may_go_on() and not self._was_released() and self._clock.now() < when:
             self._clock.wait(min(1.0, (when - self._clock.now()).total_seconds()))
         return self._may_go_on()
 
@@ -356,6 +356,10 @@ class _Run:
 
     def _may_go_on(self) -> bool:
         return not self._conduct.stopping.is_set() and self._campaign().state is CampaignState.RUNNING
+
+    def _was_released(self) -> bool:
+        """Sooner than expected, by a person's word."""
+        return self._held is not None and self._campaign().canary_copies is None
 
     def _campaign(self) -> Campaign:
         return read(self._engine, lambda conn: campaigns.get(conn, self._id))
