@@ -20,7 +20,7 @@ knows which step it is, and every change of it is conditional: a kill at any poi
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -182,18 +182,18 @@ class _Run:
 
     def _finish(self, conn: Connection) -> bool:
         """With the end, in one commit, the notice of copies that nobody knows of."""
-        finished = campaigns.finish(conn, self._id, self._clock.now())
+        now, editors = self._clock.now(), self._conduct.editors
+        finished = campaigns.finish(conn, self._id, now)
         ended = campaigns.get(conn, self._id)
-        if self._conduct.editors and ended.state in {CampaignState.FINISHED, CampaignState.CANCELLED}:
-            notices.tell_doubts(conn, self._conduct.editors, ended, self._clock.now())
+        if editors and (finished or ended.state is CampaignState.CANCELLED):
+            notices.tell_doubts(conn, editors, ended, now)
         return finished
 
     def _log_end(self) -> None:
         counts = read(self._engine, lambda conn: campaigns.counts(conn, self._id))
         ended = self._campaign()
-        span = (
-            (ended.finished_at - ended.started_at) if ended.finished_at and ended.started_at else timedelta()
-        )
+        began = ended.started_at or ended.created_at
+        span = (ended.finished_at or began) - began
         numbers = {state.value: number for state, number in counts.items()}
         self._log("campaign finished", **numbers, seconds=round(span.total_seconds()))
 
@@ -238,30 +238,33 @@ class _Run:
     def _heed_canary(self) -> bool:
         """Takes the next step of a campaign that holds its rest back; False when the canary has failed.
 
-        Looked at twice: when each of the sample has had a try, and when the rest is due. Who asks us to come back later
-        has not refused anything at the first look, and has not accepted it at the second.
+        It is looked at when each of the sample has had a try, and again when the rest is due.
         """
         self._held = held = read(self._engine, lambda conn: canaries.find(conn, self._id))
         if held is None:
             return True
         now = self._clock.now()
-        due = held.until is not None and held.until <= now
-        failures = held.failures + (held.again + held.untried if due else 0)
-        if (due or not held.untried) and self._canary_failed(held, failures, late=due):
+        due, tried = held.until is not None and held.until <= now, not held.untried
+        if (due or tried) and self._has_failed(held, due=due):
             self._pause(_words_of_canary(held), Because.CANARY, canaries.fail)
             return False
         if due:
-            if write(self._engine, lambda conn: canaries.release(conn, self._id)):
-                self._log("canary released", copies=held.copies, accepted=held.accepted)
-        elif held.until is None and not held.untried:
-            write(self._engine, lambda conn: canaries.wait(conn, self._id, now + held.wait))
-            self._held = read(self._engine, lambda conn: canaries.find(conn, self._id))
+            self._release(held)
+        elif tried and held.until is None:
+            until = (held.answered_at or now) + held.wait
+            write(self._engine, lambda conn: canaries.wait(conn, self._id, until))
+            self._held = replace(held, until=until)
         return True
 
-    def _canary_failed(self, held: Held, failures: int, *, late: bool) -> bool:
-        """Before its time is over, what waits for another try may still be accepted."""
-        accepted = held.accepted + (0 if late else held.again)
+    def _has_failed(self, held: Held, *, due: bool) -> bool:
+        """Who asks us to come back later has not refused anything before the rest is due, and accepted nothing then."""
+        waiting = held.again + held.untried
+        accepted, failures = held.accepted + (0 if due else waiting), held.failures + (waiting if due else 0)
         return limits.canary_failed(accepted, failures, self._conduct.stop_refused)
+
+    def _release(self, held: Held) -> None:
+        if write(self._engine, lambda conn: canaries.release(conn, self._id)):
+            self._log("canary released", copies=held.copies, accepted=held.accepted)
 
     def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
         if not owners.is_living(conn, self._conduct.owner):
@@ -344,7 +347,7 @@ class _Run:
         """Waits; False when the campaign came to rest or the process was asked to stop meanwhile."""
         if when - self._clock.now() > LOOK_AGAIN:
             self._conduct.notice(self._words_of_wait(when))
-        while self._may_go_on() and self._clock.now() < when:
+        while self._may_go_on() and not self._was_released() and self._clock.now() < when:
             self._clock.wait(min(1.0, (when - self._clock.now()).total_seconds()))
         return self._may_go_on()
 
@@ -356,6 +359,10 @@ class _Run:
 
     def _may_go_on(self) -> bool:
         return not self._conduct.stopping.is_set() and self._campaign().state is CampaignState.RUNNING
+
+    def _was_released(self) -> bool:
+        """Sooner than expected, by a person's word."""
+        return self._held is not None and self._campaign().canary_copies is None
 
     def _campaign(self) -> Campaign:
         return read(self._engine, lambda conn: campaigns.get(conn, self._id))

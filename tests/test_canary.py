@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, insert, select, update
 
 from newsletter import limits, recovery, sending
+from newsletter.desk import SystemClock
 from newsletter.limits import Canary
 from newsletter.model import Accepted, CampaignState, DeliveryState, NotTaken, Refused, Unknown
 from newsletter.notices import Editors
@@ -27,7 +29,17 @@ from newsletter.store.ledger import Ledger
 from newsletter.store.schema import delivery, notice, owner
 from newsletter.texts import load
 from newsletter.transports.memory import MemoryTransport
-from tests.support.ledgers import NOW, WIRE, TestClock, conduct, counts, freeze, open_store, unsubscribe
+from tests.support.ledgers import (
+    NOW,
+    WIRE,
+    TestClock,
+    alive,
+    conduct,
+    counts,
+    freeze,
+    open_store,
+    unsubscribe,
+)
 
 PEOPLE = 16
 HOUR = timedelta(hours=1)
@@ -173,6 +185,15 @@ def test_a_campaign_says_how_it_stands(engine):
     assert min(when for _, when in provider.came) >= NOW + HOUR, "a later process waits for the same moment"
 
 
+def test_a_person_may_let_the_rest_go_sooner_and_the_sender_that_waits_hears_it(engine):
+    clock = Clock()
+    campaign = freeze(engine, canary=THREE)
+    clock.then(5, lambda: write(engine, lambda conn: canaries.release(conn, campaign.id)))
+    ended = send(engine, campaign, Provider(clock), clock)
+    assert ended.state is CampaignState.FINISHED
+    assert clock.now() < NOW + timedelta(minutes=10)
+
+
 def test_a_pause_by_hand_keeps_the_rest_back_and_time_goes_on(engine):
     clock = Clock()
     campaign = freeze(engine, canary=THREE)
@@ -295,6 +316,14 @@ def test_a_campaign_that_ends_with_doubts_tells_how_many(engine):
     assert "newsletter resolve 2026-12 --list readers --kind live" in text
 
 
+def test_a_second_sender_that_finds_it_finished_tells_nothing_more(engine):
+    clock = Clock()
+    campaign = freeze(engine)
+    for answers in (every_other(2, Unknown), refusing(0)):
+        send(engine, campaign, Provider(clock, answers), clock, editors=EDITORS)
+    assert len(told(engine)) == 1
+
+
 def test_one_that_ends_well_tells_nothing(engine):
     clock = Clock()
     send(engine, freeze(engine, canary=THREE), Provider(clock), clock, editors=EDITORS)
@@ -347,7 +376,10 @@ def test_a_kill_between_any_two_steps_costs_nothing(engine, database_url, where)
         assert [key for key, _ in told(engine)] == [f"paused:{campaign.id}:1"]
     else:
         assert (ended.state, len(provider.came)) == (CampaignState.FINISHED, PEOPLE - 3)
-        assert min(when for _, when in provider.came) >= NOW + HOUR
+        first = min(when for _, when in provider.came)
+        assert NOW + HOUR <= first <= NOW + HOUR + timedelta(minutes=2), (
+            "from the last answer, not from the restart"
+        )
 
 
 def test_two_senders_come_to_the_same_whoever_is_first(engine):
@@ -360,6 +392,32 @@ def test_two_senders_come_to_the_same_whoever_is_first(engine):
     assert held(engine, campaign) is None
     assert not write(engine, lambda conn: canaries.fail(conn, campaign.id, "too late: it was released"))
     assert not write(engine, lambda conn: canaries.wait(conn, campaign.id, NOW))
+
+
+def test_two_senders_at_once_send_one_canary_and_everybody_one_copy(tmp_path, postgresql_url):
+    engine = open_store(tmp_path, people=200, url=postgresql_url)
+    campaign = freeze(engine, canary=Canary(20, timedelta(seconds=1)))
+    sample, clock = sample_of(engine, campaign, 20), SystemClock()
+    providers = [Provider(clock) for _ in range(2)]
+    ended = []
+
+    def work(name, provider):
+        with alive(engine, name):
+            ended.append(send(engine, campaign, provider, clock, owner=name))
+
+    threads = [
+        threading.Thread(target=work, args=pair) for pair in zip(("me", "zombie"), providers, strict=True)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    engine.dispose()
+    came = sorted((one for provider in providers for one in provider.came), key=lambda one: one[1])
+    assert [one.state for one in ended] == [CampaignState.FINISHED] * 2
+    assert len({one for one, _ in came}) == len(came) == 200
+    assert {one for one, _ in came[:20]} == sample
+    assert came[20][1] - came[19][1] >= timedelta(seconds=1)
 
 
 def test_a_sender_that_has_seen_the_hold_takes_nothing_else_until_it_looks_again(engine):

@@ -23,6 +23,7 @@ from tests.support.databases import python
 from tests.support.mail import Mail
 from tests.support.publisher import TOML, publisher
 from tests.support.sendgrid_server import KEY, sendgrid_server
+from tests.support.served import serving
 from tests.support.smtp_server import Cut, Hang, ScriptedServer, Taken, smtp_server
 from tests.support.waiting import wait_for
 
@@ -297,3 +298,16 @@ def test_the_outbox_counts_what_waits_and_what_was_given_up_since(place: Place) 
     for since, gave_up in ((NOW, 2), (place.now + timedelta(days=1), 0)):
         seen = read(place.engine, lambda conn, since=since: notices.outbox(conn, since))
         assert (seen.waiting, seen.gave_up) == (0, gave_up)
+
+
+def test_the_pages_process_sends_what_waits(tmp_path: Path) -> None:
+    made = publisher(tmp_path)
+    made.import_people([])
+    with serving(made) as running:
+        act = lambda conn: notices.queue(conn, "a", [ANN], subject="Look", text="Now.", now=NOW)  # noqa: E731
+        engine = open_engine(f"sqlite:///{tmp_path}/.newsletter/newsletter.db")
+        write(engine, act)
+        wait_for(
+            lambda: read(engine, lambda conn: conn.scalar(select(notice.c.state))) == "sent", running.process
+        )
+        engine.dispose()

@@ -294,8 +294,10 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
             ended = sending.run(order.engine, campaign, transport, wires, conduct)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_cut_off(order.engine, campaign)) from None
-    notifying.tell_editors(settings, order.engine)
-    _report(order, ended, stopped=conduct.stopping.is_set())
+    stopped = conduct.stopping.is_set()
+    if not stopped:  # whoever stops it does not want to wait for a server
+        notifying.tell_editors(settings, order.engine)
+    _report(order, ended, stopped=stopped)
 
 
 def _cut_off(engine: Engine, campaign: Campaign) -> str:

@@ -38,6 +38,7 @@ TOML = """
 name = "Crash Drill"
 from = "drill@example.org"
 reply_to = "drill@example.org"
+editors = []
 base_url = "https://drill.example.org"
 postal_address = "1 Example Street, Example Town"
 list = "{list}"

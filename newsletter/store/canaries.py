@@ -7,18 +7,17 @@ again, so whoever has seen it cleared need not look any more, and every change h
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, select, update
 
 from newsletter.model import OPEN_STATES, CampaignState, DeliveryState
-from newsletter.store.schema import campaign, delivery
+from newsletter.store.schema import Instant, campaign, delivery
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import ColumnElement, Connection
 
     from newsletter.limits import Canary
@@ -31,6 +30,7 @@ class Held:
     copies: int
     wait: timedelta
     until: datetime | None  # when the rest may leave; None until each of the sample has had a try
+    answered_at: datetime | None  # the last of the sample's answers; None when none of it left
     accepted: int
     refused: int
     unknown: int
@@ -70,30 +70,35 @@ def find(conn: Connection, campaign_id: int) -> Held | None:
     sample = may_leave(conn, campaign_id)
     if not sample:
         return None
-    known = conn.execute(
-        select(campaign.c.canary_copies, campaign.c.canary_wait, campaign.c.canary_until).where(
-            campaign.c.id == campaign_id
-        )
-    ).one()
-    again = delivery.c.not_before.is_not(None)
-    query = select(delivery.c.state, again, func.count()).where(
-        delivery.c.campaign_id == campaign_id, *sample
-    )
-    found = {
-        (state, bool(later)): n for state, later, n in conn.execute(query.group_by(delivery.c.state, again))
-    }
-    later = found.pop((DeliveryState.PENDING.value, True), 0)
-    count = {state: sum(n for (each, _), n in found.items() if each == state) for state in DeliveryState}
+    columns = select(campaign.c.canary_copies, campaign.c.canary_wait, campaign.c.canary_until)
+    known = conn.execute(columns.where(campaign.c.id == campaign_id)).one()
+    rows = _answers(conn, and_(delivery.c.campaign_id == campaign_id, *sample))
+    again = (DeliveryState.PENDING.value, True)
+    count = Counter[str]()
+    for (state, waits), (number, _) in rows.items():
+        count[state] += number if (state, waits) != again else 0
     return Held(
         copies=known.canary_copies,
         wait=timedelta(seconds=known.canary_wait),
         until=known.canary_until,
+        answered_at=max((latest for _, latest in rows.values() if latest), default=None),
         accepted=count[DeliveryState.ACCEPTED] + count[DeliveryState.CLOSED],
         refused=count[DeliveryState.REFUSED],
         unknown=count[DeliveryState.UNKNOWN],
-        again=later,
+        again=rows.get(again, (0, None))[0],
         untried=sum(count[state] for state in OPEN_STATES),
     )
+
+
+def _answers(
+    conn: Connection, sample: ColumnElement[bool]
+) -> dict[tuple[str, bool], tuple[int, datetime | None]]:
+    """State, and whether it waits for a later try → how many, and the latest answer among them."""
+    waits = delivery.c.not_before.is_not(None)
+    latest = func.max(delivery.c.settled_at, type_=Instant())
+    query = select(delivery.c.state, waits, func.count(), latest).where(sample)
+    rows = conn.execute(query.group_by(delivery.c.state, waits))
+    return {(state, bool(later)): (number, moment) for state, later, number, moment in rows}
 
 
 def _holds(campaign_id: int) -> ColumnElement[bool]:

@@ -80,7 +80,7 @@ class Served:
 
 @contextmanager
 def serving(folder: Publisher, *args: str, lines: int = 2, within: str = "") -> Iterator[Served]:
-    """Until it has stopped in peace. It must not have logged anything but that letters were sent."""
+    """Until it has stopped in peace. It must not have logged anything but that letters and notices were sent."""
     process = folder.start("serve", "--port", "0", *args, within=within)
     assert process.stdout is not None
     try:
@@ -95,6 +95,8 @@ def serving(folder: Publisher, *args: str, lines: int = 2, within: str = "") -> 
         process.kill()
         process.wait()
     assert process.returncode == 0, errors
-    assert [line for line in errors.splitlines() if not line.endswith(" info letter sent")] == []
+    assert [
+        line for line in errors.splitlines() if not re.search(r" info (letter|notices) sent( |$)", line)
+    ] == []
     assert out.startswith("Stopped.")
     assert "@" not in said + out
