@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from newsletter.errors import Occupied, Refused
 from newsletter.model import CampaignState, Kind
-from newsletter.store import campaigns, preparing
+from newsletter.store import campaigns, instance, preparing
 from newsletter.store.engine import BREATH_SECONDS, read, write
 from newsletter.store.preparing import Content
 
@@ -116,7 +116,7 @@ def freeze(
             f"more people joined the list {planned.target.list} than the {planned.recipients} you confirmed.",
             hint="Nothing was sent. Run the same command again to see the new number.",
         )
-    if not write(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now)):
+    if not instance.advance(engine, lambda conn: preparing.start(conn, made, mine=owner, now=now)):
         raise _lost(engine, made)
     return read(engine, lambda conn: campaigns.get(conn, made))
 

@@ -27,7 +27,7 @@ from newsletter.desk import Desk, Stop, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
-from newsletter.store import campaigns, ledger, owners
+from newsletter.store import campaigns, instance, ledger, owners
 from newsletter.store.engine import expect_small_commits, in_chunks, many_senders, read, write
 from newsletter.store.ledger import Ledger
 
@@ -155,7 +155,7 @@ class _Run:
         finally:
             self._book.release()
             in_chunks(self._engine, partial(campaigns.sweep, now=self._clock.now()))
-        write(self._engine, lambda conn: campaigns.finish(conn, self._id, self._clock.now()))
+        instance.advance(self._engine, lambda conn: campaigns.finish(conn, self._id, self._clock.now()))
         return self._campaign()
 
     def _round(self) -> datetime | None:

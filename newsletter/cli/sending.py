@@ -61,7 +61,8 @@ def send(
 
     settings = project.settings
     list_name = list_name or settings.newsletter.list
-    order = planning.Order(settings, project.store, slug, list_name, wiring.kind(settings), confirm, again)
+    engine = project.store if dry_run else project.writable
+    order = planning.Order(settings, engine, slug, list_name, wiring.kind(settings), confirm, again)
     if dry_run:
         _dry_run(order)
         return
