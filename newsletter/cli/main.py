@@ -75,7 +75,7 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
             "drill", "Kill a throw-away sender again and again, and see whether the ledger is true."
         ),
         "dkim": Entry("dkim", "Make the keys that sign your mail, and print their DNS records."),
-        "db": Entry("project", "Create, upgrade or check the database."),
+        "db": Entry("database", "Create, upgrade, check, back up, restore or claim the database."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

@@ -30,6 +30,7 @@ from newsletter.transports.smtp import SmtpTransport
 from newsletter.transports.smtp_session import SmtpSettings
 from tests.bench import sample
 from tests.bench.programs.measured import measured
+from tests.support.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -174,6 +175,7 @@ def copied(made: Frozen, root: Path, extra: str = "", **changes: object) -> None
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(made.root, root)
     configure(root, extra, **changes)
+    Publisher(root).move_in()
 
 
 # --- the process that is measured ------------------------------------------------------------------------------------
