@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.errors import DatabaseError, Refused
-from newsletter.store import copying, instance, promises
+from newsletter.store import copying, instance, lock, promises
 from newsletter.store import engine as store
 from newsletter.store.engine import read, write
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "%Y-%m-%dT%H%M%SZ.db"  # of the moment, in UTC: sorts as time does
 OURS = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z\.db")
 WORKSHOP = ".backup-in-the-making-"
-ABANDONED_SECONDS = 24 * 3600  # of a process that was killed
+YOUNG_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +163,24 @@ def closing_engine(engine: Engine) -> Iterator[Engine]:
 
 @contextmanager
 def _workshop(place: Path) -> Iterator[Path]:
-    """A folder for its owner only, which is gone afterwards; those that killed processes have left go as well."""
+    """A folder for its owner only, which is gone afterwards; those of processes that were killed go as well."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in place.glob(f"{WORKSHOP}*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(left)
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
     room = Path(tempfile.mkdtemp(dir=place, prefix=WORKSHOP))
     try:
-        yield room
+        with lock.hold(room / "lock", "a backup"):
+            yield room
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _is_abandoned(room: Path) -> bool:
+    """Whether its process is dead. One that was made this very moment may not have its lock yet."""
+    with suppress(OSError):
+        return time.time() - room.stat().st_mtime > YOUNG_SECONDS and not lock.is_held(room / "lock")
+    return False
 
 
 @contextmanager

@@ -143,8 +143,8 @@ def _tell(counts: Mapping[str, int]) -> str:
 def restore(project: Project, file: Path) -> None:
     """Put a backup into an empty database.
 
-    Into the one of DATABASE_URL, of whichever kind; it must have no rows yet, and .env the keys that the backup was made
-    with. Until `newsletter db claim` nothing is written to it.
+    Into the one of DATABASE_URL, of whichever kind; it must have no rows yet, and .env the keys of the backup. Until
+    `newsletter db claim` nothing is written to it.
     """
     from newsletter import backup as backups
     from newsletter import wiring
