@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from newsletter.cli.main import Project
     from newsletter.store.instance import Home
 
-SHOWN = ("subscriber", "subscription", "suppression", "campaign", "delivery")
+SHOWN = {
+    "subscriber": "subscribers",
+    "subscription": "subscriptions",
+    "suppression": "suppressions",
+    "campaign": "campaigns",
+    "delivery": "deliveries",
+}
 RUNBOOK = "docs/runbook/restore-on-a-new-machine.md"
 
 
@@ -128,12 +134,8 @@ def backup(project: Project, file: Path | None, keep: int | None) -> None:
 
 
 def _tell(counts: Mapping[str, int]) -> str:
-    known = ", ".join(
-        f"{counts[name]:,} {'delivery' if counts[name] == 1 else 'deliveries'}"
-        if name == "delivery"
-        else output.plural(counts[name], name)
-        for name in SHOWN
-    )
+    """``3 subscribers, 3 subscriptions, …``."""
+    known = ", ".join(f"{counts[one]:,} {one if counts[one] == 1 else many}" for one, many in SHOWN.items())
     return f"{known}; {sum(counts.values()):,} rows in all"
 
 
