@@ -216,4 +216,4 @@ def _tell_claimed(home: Home) -> None:
     output.say(f"The database is at home here now: {home.place}.")
     output.say("Every campaign that was running is paused. The other installation must never send again.")
     output.say("Who has left or was erased since this state of the database is not known here.")
-    output.next_steps(f"read {RUNBOOK}: bring back who left since", "newsletter status")
+    output.next_steps(f"read {RUNBOOK}, which says how to bring both right", "newsletter status")

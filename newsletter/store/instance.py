@@ -26,6 +26,7 @@ from sqlalchemy import delete, insert, select, update
 
 from newsletter.errors import DatabaseError
 from newsletter.model import CampaignState
+from newsletter.store import ledger
 from newsletter.store.database import FENCE
 from newsletter.store.engine import facts, name_of, read, unfenced, write
 from newsletter.store.schema import campaign, meta, owner, subscriber
@@ -227,3 +228,4 @@ def _stop_everything(conn: Connection, now: datetime) -> None:
     preparing = campaign.c.state == CampaignState.PREPARING
     conn.execute(update(campaign).where(preparing).values(owner=None))
     conn.execute(update(owner).where(owner.c.ended_at.is_(None)).values(ended_at=now))
+    ledger.orphaned(conn, now)  # at once, so that the waiting and the unknown can be listed before anybody sends

@@ -214,7 +214,10 @@ def test_what_was_running_is_paused_and_says_why(tmp_path: Path) -> None:
         server.release()
         refused = copy.newsletter("send", "2026-12", check=False)
         assert refused.returncode == 5
-        assert "the database was restored or moved" in copy.newsletter("status").stdout
+        state = copy.newsletter("status").stdout
+        assert "the database was restored or moved" in state
+        assert "unknown" in state
+        assert "in doubt" not in state
         copy.newsletter("resume", "2026-12")
         assert copy.newsletter("send", "2026-12", check=False).returncode == 7
     assert len(server.recipients()) == len(set(server.recipients()))
