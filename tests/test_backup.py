@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,6 @@ from tests.support.ledgers import NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -41,8 +41,10 @@ def here(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def engine(database_url: str, here: Home) -> Iterator[Engine]:
+def engine(database_url: str, here: Home, tmp_path: Path, empty_file: Path) -> Iterator[Engine]:
     """A database in use: people, one of them suppressed, and a campaign."""
+    if database_url.startswith("sqlite"):
+        shutil.copy(empty_file, tmp_path / "newsletter.db")
     made = opened(database_url, here)
     ledgers.fill(made, PEOPLE)
     ledgers.suppress(made, 3)
@@ -62,6 +64,32 @@ def _more(conn: Connection) -> None:
 def made(engine: Engine, tmp_path: Path) -> Path:
     """A backup of it."""
     return make(engine, tmp_path / "backups" / "one.db", of="the place here", now=NOW).file
+
+
+@pytest.fixture
+def small(tmp_path: Path, here: Home, empty_file: Path) -> Iterator[Engine]:
+    """People in a file, for what is the same on both databases."""
+    engine = opened(f"sqlite:///{shutil.copy(empty_file, tmp_path / 'newsletter.db')}", here)
+    ledgers.fill(engine, PEOPLE)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
+    """A backup of such a file."""
+    folder = tmp_path_factory.mktemp("one")
+    engine = opened(f"sqlite:///{shutil.copy(empty_file, folder / 'newsletter.db')}", home(folder))
+    ledgers.fill(engine, PEOPLE)
+    made = make(engine, folder / "backups" / "one.db", of="the place here", now=NOW)
+    engine.dispose()
+    return made.file
+
+
+@pytest.fixture
+def kept(one: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(one.parent, tmp_path / "backups")) / one.name
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -126,22 +154,22 @@ def _joins(conn: Connection) -> tuple[int, int]:
     return int(person), int(conn.scalar(insert(subscription).values(standing).returning(subscription.c.id)))
 
 
-def test_it_is_marked_so_that_nobody_writes_to_it_where_it_lies(made: Path, here: Home) -> None:
-    found = opened(f"sqlite:///{made}", here)
+def test_it_is_marked_so_that_nobody_writes_to_it_where_it_lies(kept: Path, here: Home) -> None:
+    found = opened(f"sqlite:///{kept}", here)
     assert "is a backup of the place here, made at" in fence(found)
     found.dispose()
 
 
-def test_it_is_for_its_owner_only_and_so_is_its_folder(made: Path) -> None:
-    assert made.stat().st_mode & 0o777 == 0o600
-    assert made.parent.stat().st_mode & 0o777 == 0o700
-    assert [file.name for file in made.parent.iterdir()] == ["one.db"]
+def test_it_is_for_its_owner_only_and_so_is_its_folder(kept: Path) -> None:
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in kept.parent.iterdir()] == ["one.db"]
 
 
-def test_it_is_a_database_that_other_programs_can_read(made: Path) -> None:
-    with sqlite3.connect(f"file:{made}?mode=ro", uri=True) as conn:
+def test_it_is_a_database_that_other_programs_can_read(kept: Path) -> None:
+    with sqlite3.connect(f"file:{kept}?mode=ro", uri=True) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert conn.execute("SELECT count(*) FROM subscriber").fetchone() == (PEOPLE + 1,)
+        assert conn.execute("SELECT count(*) FROM subscriber").fetchone() == (PEOPLE,)
     conn.close()
 
 
@@ -182,16 +210,16 @@ def test_it_shows_one_moment_while_others_write(engine: Engine, database_url: st
 
 
 def test_a_backup_raises_the_generation_so_that_putting_it_back_is_noticed(
-    engine: Engine, here: Home, tmp_path: Path
+    small: Engine, here: Home, tmp_path: Path
 ) -> None:
     before = here.witness.read() or 0
-    made = make(engine, tmp_path / "one.db", of="", now=NOW)
+    made = make(small, tmp_path / "one.db", of="", now=NOW)
     assert here.witness.read() == before + 1
     assert using(f"sqlite:///{made.file}", lambda found: read(found, facts))["generation"] == str(before)
 
 
-def test_a_copy_can_be_backed_up_as_well(engine: Engine, database_url: str, tmp_path: Path) -> None:
-    copy = opened(database_url, home(tmp_path, "there"))
+def test_a_copy_can_be_backed_up_as_well(small: Engine, tmp_path: Path) -> None:
+    copy = opened(str(small.url), home(tmp_path, "there"))
     assert make(copy, tmp_path / "one.db", of="", now=NOW).file.exists()
     copy.dispose()
 
@@ -199,26 +227,16 @@ def test_a_copy_can_be_backed_up_as_well(engine: Engine, database_url: str, tmp_
 # What is refused
 
 
-def test_nothing_is_ever_overwritten(engine: Engine, made: Path) -> None:
-    before = made.read_bytes()
+def test_nothing_is_ever_overwritten(small: Engine, kept: Path) -> None:
+    before = kept.read_bytes()
     with pytest.raises(Refused, match="exists"):
-        make(engine, made, of="", now=NOW)
-    assert made.read_bytes() == before
+        make(small, kept, of="", now=NOW)
+    assert kept.read_bytes() == before
 
 
-def test_a_place_that_is_no_folder_is_said(engine: Engine, made: Path) -> None:
+def test_a_place_that_is_no_folder_is_said(small: Engine, kept: Path) -> None:
     with pytest.raises(DatabaseError, match=r"The backup .+ can't be made: "):
-        make(engine, made / "two.db", of="", now=NOW)
-
-
-@pytest.fixture
-def kept(tmp_path: Path, here: Home) -> Path:
-    """A backup of a file."""
-    engine = opened(f"sqlite:///{tmp_path}/newsletter.db", here)
-    ledgers.fill(engine, PEOPLE)
-    made = make(engine, tmp_path / "backups" / "one.db", of="the place here", now=NOW)
-    engine.dispose()
-    return made.file
+        make(small, kept / "two.db", of="", now=NOW)
 
 
 def junk(file: Path) -> None:
@@ -327,14 +345,12 @@ def test_what_was_restored_waits_to_be_claimed(kept: Path, tmp_path: Path, here:
     assert homes.fence_of(url, here) == ""
 
 
-def test_a_backup_that_does_not_hold_what_was_there_is_none(kept: Path, tmp_path: Path, here: Home) -> None:
+def test_a_backup_that_does_not_hold_what_was_there_is_none(small: Engine, tmp_path: Path) -> None:
     """A reference to nobody can be restored into no database, so it is found out before anybody relies on it."""
     file = tmp_path / "newsletter.db"
     sql(f"sqlite:///{file}", "INSERT INTO subscription VALUES (1000, 7000, 1, 'active', 0, '', NULL)")
-    engine = opened(f"sqlite:///{file}", here)
     with pytest.raises(NewsletterError, match="damaged"):
-        make(engine, tmp_path / "two.db", of="", now=NOW)
-    engine.dispose()
+        make(small, tmp_path / "two.db", of="", now=NOW)
     assert not (tmp_path / "two.db").exists()
 
 
@@ -351,7 +367,7 @@ def test_only_the_newest_of_our_own_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_goes_with_the_next_one_and_a_living_one_s_stays(
-    engine: Engine, tmp_path: Path
+    small: Engine, tmp_path: Path
 ) -> None:
     folder = tmp_path / "backups"
     dead = folder / f"{backup.WORKSHOP}dead"
@@ -360,7 +376,7 @@ def test_what_a_killed_process_left_goes_with_the_next_one_and_a_living_one_s_st
         room.mkdir(parents=True)
         (room / "snapshot.db").write_bytes(b"half of it")
     os.utime(dead, (0, 0))
-    make(engine, folder / "one.db", of="", now=NOW)
+    make(small, folder / "one.db", of="", now=NOW)
     assert not dead.exists()
     assert young.exists()
     shutil.rmtree(young)

@@ -228,4 +228,6 @@ def _stop_everything(conn: Connection, now: datetime) -> None:
     preparing = campaign.c.state == CampaignState.PREPARING
     conn.execute(update(campaign).where(preparing).values(owner=None))
     conn.execute(update(owner).where(owner.c.ended_at.is_(None)).values(ended_at=now))
-    ledger.orphaned(conn, now)  # at once, so that the waiting and the unknown can be listed before anybody sends
+    ledger.orphaned(
+        conn, now
+    )  # at once, so that the waiting and the unknown can be listed before anybody sends

@@ -56,8 +56,10 @@ def there(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def at_home(database_url: str, here: Home) -> Iterator[Engine]:
+def at_home(database_url: str, here: Home, tmp_path: Path, empty_file: Path) -> Iterator[Engine]:
     """A new database, as its first use leaves it."""
+    if database_url.startswith("sqlite"):
+        shutil.copy(empty_file, tmp_path / "newsletter.db")
     made = opened(database_url, here)
     yield made
     made.dispose()
