@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.errors import DatabaseError, Refused
-from newsletter.store import copying, instance, lock, promises
+from newsletter.store import copying, instance, lock
 from newsletter.store import engine as store
 from newsletter.store.engine import read, write
 
@@ -44,18 +44,18 @@ class Backup:
     seconds: float
 
 
-def make(engine: Engine, file: Path, *, of: str, now: datetime) -> Backup:
+def make(engine: Engine, file: Path, now: datetime) -> Backup:
     """Writes a backup, restores it into a throw-away database, and compares; nothing is there before that is done.
 
-    Nobody has to stop: it shows one moment, also of a campaign that is being sent. ``of`` says where the database is at
-    home. Raises ``Refused`` if the file exists, ``DatabaseError`` if it can't be written or is not whole.
+    Nobody has to stop: it shows one moment, also of a campaign that is being sent. Raises ``Refused`` if the file
+    exists, ``DatabaseError`` if it can't be written or is not whole.
     """
     began = time.monotonic()
     if file.exists():
         raise Refused(f"{file} exists, and a backup never overwrites anything.", hint="Name another file.")
     with _about(file, "can't be made"), _workshop(file.parent) as room:
         made = room / "backup.db"
-        counts = _write(engine, room / "snapshot.db", made, of=of, now=now)
+        counts = _write(engine, room / "snapshot.db", made, now)
         _prove(made, counts, room)
         size = made.stat().st_size
         made.rename(file)  # on the same disk: at once and whole
@@ -64,26 +64,30 @@ def make(engine: Engine, file: Path, *, of: str, now: datetime) -> Backup:
     return Backup(file, counts, size, time.monotonic() - began)
 
 
-def _write(engine: Engine, raw: Path, made: Path, *, of: str, now: datetime) -> dict[str, int]:
+def _write(engine: Engine, raw: Path, made: Path, now: datetime) -> dict[str, int]:
     counts = copying.snapshot(engine, raw)
-    marks = {instance.BACKUP_AT: f"{now:%Y-%m-%d %H:%M:%S} UTC", instance.BACKUP_OF: of}
     with _opened(raw) as snapshot:
-        new = marks.keys() - read(snapshot, store.facts).keys()
+        known = read(snapshot, store.facts)
+        of = known.get(instance.PLACE, "a database without a home")
+        marks = {instance.BACKUP_AT: f"{now:%Y-%m-%d %H:%M:%S} UTC", instance.BACKUP_OF: of}
         write(snapshot, lambda conn: instance.remember(conn, marks))
         made.touch(0o600)
         store.vacuum_into(snapshot, made)
     raw.unlink()
     with made.open("rb") as file:
         os.fsync(file.fileno())
-    return counts | {"meta": counts["meta"] + len(new)}
+    return counts | {"meta": counts["meta"] + len(marks.keys() - known.keys())}
 
 
 def _prove(made: Path, counts: Mapping[str, int], room: Path) -> None:
-    """A backup that nobody has restored is a hope."""
+    """A backup that nobody has restored is a hope.
+
+    Rows that contradict each other are none of its business: a backup with them is better than none at all.
+    """
     proof = room / "proof.db"
     restore(made, f"sqlite:///{proof}", room)
     with _opened(proof) as engine:
-        wrong = store.health(engine).damage + read(engine, promises.broken)
+        wrong = store.health(engine).damage
         found = read(engine, copying.counts)
     wrong += [
         f"{rows} rows of {name} became {found[name]}" for name, rows in counts.items() if found[name] != rows

@@ -15,7 +15,7 @@ from sqlalchemy import delete, insert, select
 from newsletter import backup
 from newsletter.backup import make, prune, restore
 from newsletter.errors import ConfigError, DatabaseError, NewsletterError, Refused
-from newsletter.store import instance
+from newsletter.store import instance, promises
 from newsletter.store.engine import facts, fence, open_engine, read, write
 from newsletter.store.schema import meta, metadata, subscriber, subscription, suppression
 from tests.support import homes, ledgers
@@ -63,7 +63,7 @@ def _more(conn: Connection) -> None:
 @pytest.fixture
 def made(engine: Engine, tmp_path: Path) -> Path:
     """A backup of it."""
-    return make(engine, tmp_path / "backups" / "one.db", of="the place here", now=NOW).file
+    return make(engine, tmp_path / "backups" / "one.db", NOW).file
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, empty_file: Path) -> Path:
     folder = tmp_path_factory.mktemp("one")
     engine = opened(f"sqlite:///{shutil.copy(empty_file, folder / 'newsletter.db')}", home(folder))
     ledgers.fill(engine, PEOPLE)
-    made = make(engine, folder / "backups" / "one.db", of="the place here", now=NOW)
+    made = make(engine, folder / "backups" / "one.db", NOW)
     engine.dispose()
     return made.file
 
@@ -141,7 +141,7 @@ def test_numbers_that_were_given_out_are_never_given_out_again(
     newest = write(engine, _joins)
     write(engine, lambda conn: conn.execute(delete(subscription).where(subscription.c.id == newest[1])))
     write(engine, lambda conn: conn.execute(delete(subscriber).where(subscriber.c.id == newest[0])))
-    file = make(engine, tmp_path / "one.db", of="", now=NOW).file
+    file = make(engine, tmp_path / "one.db", NOW).file
     restore(file, empty_url, tmp_path)
     again = using(empty_url, lambda restored: write(restored, _joins))
     assert again[0] > newest[0]
@@ -184,7 +184,7 @@ def test_what_was_deleted_is_not_in_it(tmp_path: Path, here: Home) -> None:
     careless.execute("UPDATE subscriber SET address = NULL WHERE id = 2")
     careless.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     careless.close()
-    made = make(engine, tmp_path / "one.db", of="", now=NOW).file
+    made = make(engine, tmp_path / "one.db", NOW).file
     engine.dispose()
     assert b"gone@example.org" in file.read_bytes()
     assert b"gone@example.org" not in made.read_bytes()
@@ -201,7 +201,7 @@ def test_it_shows_one_moment_while_others_write(engine: Engine, database_url: st
     writing = threading.Thread(target=join)
     before = len(rows(engine)["subscription"])
     writing.start()
-    found = [make(engine, tmp_path / f"{number}.db", of="", now=NOW).counts for number in range(3)]
+    found = [make(engine, tmp_path / f"{number}.db", NOW).counts for number in range(3)]
     over.set()
     writing.join()
     busy.dispose()
@@ -213,15 +213,18 @@ def test_a_backup_raises_the_generation_so_that_putting_it_back_is_noticed(
     small: Engine, here: Home, tmp_path: Path
 ) -> None:
     before = here.witness.read() or 0
-    made = make(small, tmp_path / "one.db", of="", now=NOW)
+    made = make(small, tmp_path / "one.db", NOW)
     assert here.witness.read() == before + 1
     assert using(f"sqlite:///{made.file}", lambda found: read(found, facts))["generation"] == str(before)
 
 
 def test_a_copy_can_be_backed_up_as_well(small: Engine, tmp_path: Path) -> None:
     copy = opened(str(small.url), home(tmp_path, "there"))
-    assert make(copy, tmp_path / "one.db", of="", now=NOW).file.exists()
+    made = make(copy, tmp_path / "one.db", NOW).file
     copy.dispose()
+    assert (
+        using(f"sqlite:///{made}", lambda found: read(found, facts))[instance.BACKUP_OF] == "the place here"
+    )
 
 
 # What is refused
@@ -230,13 +233,13 @@ def test_a_copy_can_be_backed_up_as_well(small: Engine, tmp_path: Path) -> None:
 def test_nothing_is_ever_overwritten(small: Engine, kept: Path) -> None:
     before = kept.read_bytes()
     with pytest.raises(Refused, match="exists"):
-        make(small, kept, of="", now=NOW)
+        make(small, kept, NOW)
     assert kept.read_bytes() == before
 
 
 def test_a_place_that_is_no_folder_is_said(small: Engine, kept: Path) -> None:
     with pytest.raises(DatabaseError, match=r"The backup .+ can't be made: "):
-        make(small, kept / "two.db", of="", now=NOW)
+        make(small, kept / "two.db", NOW)
 
 
 def junk(file: Path) -> None:
@@ -350,8 +353,17 @@ def test_a_backup_that_does_not_hold_what_was_there_is_none(small: Engine, tmp_p
     file = tmp_path / "newsletter.db"
     sql(f"sqlite:///{file}", "INSERT INTO subscription VALUES (1000, 7000, 1, 'active', 0, '', NULL)")
     with pytest.raises(NewsletterError, match="damaged"):
-        make(small, tmp_path / "two.db", of="", now=NOW)
+        make(small, tmp_path / "two.db", NOW)
     assert not (tmp_path / "two.db").exists()
+
+
+def test_rows_that_contradict_each_other_are_no_reason_to_have_no_backup(
+    small: Engine, tmp_path: Path
+) -> None:
+    ledgers.freeze(small)
+    sql(str(small.url), "UPDATE campaign SET state = 'finished'")
+    assert read(small, promises.broken)
+    assert make(small, tmp_path / "one.db", NOW).file.exists()
 
 
 # The folder
@@ -376,7 +388,7 @@ def test_what_a_killed_process_left_goes_with_the_next_one_and_a_living_one_s_st
         room.mkdir(parents=True)
         (room / "snapshot.db").write_bytes(b"half of it")
     os.utime(dead, (0, 0))
-    make(small, folder / "one.db", of="", now=NOW)
+    make(small, folder / "one.db", NOW)
     assert not dead.exists()
     assert young.exists()
     shutil.rmtree(young)

@@ -115,15 +115,12 @@ def backup(project: Project, file: Path | None, keep: int | None) -> None:
     time. From PostgreSQL, too, it is a SQLite file. The keys in .env are not in it: they need a copy of their own.
     """
     from newsletter import backup as backups
-    from newsletter import wiring
-    from newsletter.store.engine import read
 
     if file and keep:
         raise UsageError("--keep is for .newsletter/backups/ only: leave FILE out.")
     engine, settings, now = project.store, project.settings, datetime.now(UTC)
     folder = settings.state_dir / "backups"
-    of = read(engine, partial(wiring.home, settings)).place
-    made = backups.make(engine, file or folder / now.strftime(backups.NAME), of=of, now=now)
+    made = backups.make(engine, file or folder / now.strftime(backups.NAME), now)
     output.say(
         f"Backed up into {made.file}: {_tell(made.counts)}; {made.size / 1e6:,.1f} MB in {made.seconds:.1f} s."
     )
