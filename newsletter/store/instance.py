@@ -73,10 +73,17 @@ class Witness:
                 out.write(f"{generation}\n")
                 out.flush()
                 os.fsync(out.fileno())
+                self._give_to_its_folder_s_owner(out.fileno())
             Path(name).replace(self.file)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _give_to_its_folder_s_owner(self, descriptor: int) -> None:
+        """One `sudo newsletter send` must not leave a witness that the service itself can't read."""
+        folder = self.file.parent.stat()
+        with suppress(OSError):  # whoever is not root may only keep what is theirs
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,8 @@ def _why_not(known: Mapping[str, str], home: Home, witnessed: int | None, name: 
 def _why_behind(known: Mapping[str, str], witness: Witness, witnessed: int | None, name: str) -> str:
     if witnessed is None and witness.required:
         return (
-            f"The file {witness.file} is gone, so nobody can say whether the database {name} was put back "
-            "to an earlier state."
+            f"The file {witness.file} is gone or can't be read, so nobody can say whether the database {name} "
+            "was put back to an earlier state."
         )
     if _generation(known) < (witnessed or 0):
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,15 @@ def test_a_new_database_is_at_home_where_it_was_made(at_home: Engine, here: Home
 
 def test_the_witness_is_for_its_owner_only(at_home: Engine, here: Home) -> None:
     assert here.witness.file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for somebody else")
+def test_what_root_does_once_leaves_a_witness_that_the_folder_s_owner_can_read(
+    at_home: Engine, here: Home, tmp_path: Path
+) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    instance.advance(at_home, lambda _: None)
+    assert here.witness.file.stat().st_uid == 12345
 
 
 def test_it_is_still_at_home_when_it_is_opened_again(used: Engine, database_url: str, here: Home) -> None:
