@@ -23,7 +23,7 @@ from newsletter.errors import Refused
 from newsletter.model import Appointment, AppointmentState, CampaignState
 from newsletter.schedule import Verdict, judge
 from newsletter.store import appointments as rows
-from newsletter.store import campaigns, facts
+from newsletter.store import campaigns, facts, instance
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import read, write
 
@@ -49,7 +49,6 @@ class Tell(Protocol):
 
 SCHEDULE = "schedule"  # in ``meta``: the one that counts, in words
 SINCE = "schedule_since"  # … and from when on
-CLAIMED = "claimed_at"  # … and when the database was last restored or moved
 SEEN = "run_seen_at"  # … and when a scheduler last looked
 
 PASSED = "its time was past when the schedule was changed, or the database restored"
@@ -92,12 +91,12 @@ def look(engine: Engine, rules: Rules, now: datetime, tell: Tell, *, clock_is_ri
 
 
 def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
-    facts.remember(conn, SEEN, now.isoformat())
+    facts.remember(conn, {SEEN: now.isoformat()})
     since = _counts_since(conn, rules, now)
     agenda = Agenda()
     for late in _follow(conn, rules, since, now):
         _end(conn, late, Verdict.DROP, MISSED, now, tell, agenda)
-    claimed = facts.recall_moment(conn, CLAIMED)
+    claimed = facts.recall_moment(conn, instance.CLAIMED_AT)
     for one in rows.every(conn, {AppointmentState.WAITING}):
         start = max(filter(None, (claimed, None if one.issue else since)), default=one.due_at)
         verdict = judge(one.due_at, now, rules.max_lateness, rules.late, start)
@@ -154,8 +153,7 @@ def _counts_since(conn: Connection, rules: Rules, now: datetime) -> datetime:
     words = f"{rules.schedule}, {rules.zone}, to {rules.list}" if rules.schedule else ""
     since = facts.recall_moment(conn, SINCE)
     if since is None or facts.recall(conn, SCHEDULE) != words:
-        facts.remember(conn, SCHEDULE, words)
-        facts.remember(conn, SINCE, now.isoformat())
+        facts.remember(conn, {SCHEDULE: words, SINCE: now.isoformat()})
         return now
     return since
 

@@ -12,10 +12,14 @@ from newsletter.doctor import database, dkim, dmarc, machine, pages, provider, r
 from newsletter.doctor.http import system_lookup
 from newsletter.doctor.names import Names
 from newsletter.doctor.report import Check, ok, unseen, warning
+from newsletter.store import instance
+from newsletter.store.engine import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
     from newsletter.config import Settings
     from newsletter.doctor.http import Lookup
@@ -132,7 +136,18 @@ def _schedule(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Res
 
 def _database(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Result]:
     settings.require_keys()
-    return database.look(settings.database_url, wiring.keyring(settings).keys, settings.address_key, clock)
+    return database.look(
+        settings.database_url,
+        wiring.keyring(settings).keys,
+        settings.address_key,
+        clock,
+        partial(_stranger, settings),
+    )
+
+
+def _stranger(settings: Settings, engine: Engine) -> str:
+    """Why the database is not at home here; empty if it is."""
+    return instance.look(engine, read(engine, partial(wiring.home, settings)))[0]
 
 
 # --- the way out ---------------------------------------------------------------------------------------------------

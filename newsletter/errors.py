@@ -12,6 +12,7 @@
     │   ├── Occupied          5     … because another process is sending: `send` follows that one
     │   └── NotApproved       5     … because a role that must has not approved these very bytes
     ├── DatabaseError         6     the database can't be used: locked, full, older or newer schema
+    │   └── NotAtHome         6     … it is a copy, or was put back to an earlier state: claim it, or use the other one
     ├── UnknownDeliveries     7     the campaign ended and nobody can say what became of some copies
     ├── Unfinished            8     stopped before the end: run the same command again
     ├── NotReady              9     `newsletter doctor` found what must be mended before anything leaves by itself
@@ -96,6 +97,10 @@ class DatabaseError(NewsletterError):
     """The database can't be opened, read or written as it is."""
 
     exit_code = 6
+
+
+class NotAtHome(DatabaseError):
+    """The database may be a copy of another one, or be behind what was done here: nothing is written to it."""
 
 
 class UnknownDeliveries(NewsletterError):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from newsletter.errors import NotApproved, Occupied, Refused
 from newsletter.model import CampaignState, Kind
-from newsletter.store import campaigns, canaries, preparing
+from newsletter.store import campaigns, canaries, instance, preparing
 from newsletter.store.engine import BREATH_SECONDS, read, write
 from newsletter.store.preparing import Content
 
@@ -153,7 +153,7 @@ def freeze(
         return preparing.start(conn, made, mine=owner, now=now, canary=first, approvals=approved(conn))
 
     try:
-        started = write(engine, start)
+        started = instance.advance(engine, start)
     except NotApproved:
         write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
         raise

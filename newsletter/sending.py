@@ -32,7 +32,7 @@ from newsletter.desk import Desk, Stop, SystemClock
 from newsletter.errors import Refused, TransportError, TransportRejected, TransportUnavailable
 from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
-from newsletter.store import campaigns, canaries, ledger, owners
+from newsletter.store import campaigns, canaries, instance, ledger, owners
 from newsletter.store.engine import expect_small_commits, in_chunks, many_senders, read, write
 from newsletter.store.ledger import Ledger
 
@@ -176,7 +176,7 @@ class _Run:
         finally:
             self._book.release()
             in_chunks(self._engine, partial(campaigns.sweep, now=self._clock.now()))
-        if write(self._engine, self._finish):
+        if instance.advance(self._engine, self._finish):
             self._log_end()
         return self._campaign()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from newsletter.render import Theme
     from newsletter.seals import Seal
     from newsletter.store.group import Group
+    from newsletter.store.instance import Home
     from newsletter.store.notices import Notice
     from newsletter.texts import Texts
     from newsletter.tokens import Keyring
@@ -219,13 +220,44 @@ def presented(settings: Settings, issue: Issue, editions: Sequence[Email], list_
 
 
 def open_store(settings: Settings) -> Engine:
-    """The database, made at first use; refused when the keys are not those it was made with."""
-    from newsletter.store.engine import ensure_keys, open_engine
+    """The database, made at first use; refused when the keys are not those it was made with.
+
+    One that is not at home here can be read and not be written: ``store.instance``.
+    """
+    from newsletter.store import instance
+    from newsletter.store.engine import ensure_keys, open_engine, read
 
     settings.require_keys()
     engine = open_engine(settings.database_url, create=True)
+    instance.settle(engine, read(engine, partial(home, settings)))
     ensure_keys(engine, keyring(settings).keys, settings.address_key)
     return engine
+
+
+def home(settings: Settings, conn: Connection) -> Home:
+    """This very place, as a home for the database: the machine and the file, or the server and the database on it.
+
+    NEWSLETTER_INSTANCE stands for the machine, or for the server.
+    """
+    from newsletter import machine
+    from newsletter.store.engine import whereabouts
+    from newsletter.store.instance import Home, Witness
+
+    named, here = settings.newsletter_instance, whereabouts(conn)
+    key = machine.seal(named or here.server or machine.number(), here.number)
+    if here.file is None:
+        # Several machines may use it, so one that has seen nothing of it yet is no reason to worry.
+        return Home(
+            key,
+            _called(here.place, named),
+            Witness(settings.state_dir / f"generation-{key[:12]}", required=False),
+        )
+    file = here.file.with_name(f"{here.file.name}.generation")
+    return Home(key, _called(here.place, named or socket.gethostname()), Witness(file, required=True))
+
+
+def _called(place: str, machine: str) -> str:
+    return f"{place} on {machine}" if machine else place
 
 
 def lock_path(settings: Settings) -> Path:

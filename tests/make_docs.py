@@ -127,6 +127,8 @@ ENVIRONMENT = {
     "SMTP_PASSWORD": "For `[smtp] username`.",
     "DATABASE_URL": "Where the database is. Left out: SQLite in `.newsletter/newsletter.db`. For PostgreSQL: "
     "`postgresql://USER:PASSWORD@HOST/NAME`.",
+    "NEWSLETTER_INSTANCE": "A name for this machine, in place of its own number, by which the database knows "
+    "[where it is at home](backup.md#a-database-knows-where-it-lives). For containers; no two machines have the same.",
 }
 ISSUE_KEYS = {
     "subject": "The subject. Up to about 50 characters are shown everywhere.",

@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.full import freezing, importing, scheduling, serving
+from tests.full import backups, freezing, importing, scheduling, serving
 from tests.support import postgresql
 
 if TYPE_CHECKING:
@@ -261,6 +261,22 @@ PROOFS = (
     Proof(
         "A full, read-only, locked or damaged database and a clock that jumps: a sentence, and nothing sent unseen",
         lambda: passing("tests/test_trouble.py"),
+    ),
+    Proof(
+        "A database that was copied, restored or put back is read only until it is claimed, wherever it is killed",
+        lambda: passing("tests/store/test_instance.py", "tests/cli/test_database.py"),
+    ),
+    Proof(
+        "A copied database of 100,000 readers sends nothing until it is claimed, and then nothing by itself",
+        in_a_folder(backups.copied),
+    ),
+    Proof(
+        "A backup is the same database again, from SQLite and PostgreSQL into either",
+        lambda: passing("tests/test_backup.py"),
+    ),
+    Proof(
+        "A backup of 100,000 readers, made while they get their copies, is whole",
+        in_a_folder(backups.while_sending),
     ),
     Proof(
         "What other senders were reported to do wrong does not happen",

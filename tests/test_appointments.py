@@ -16,7 +16,7 @@ from newsletter.errors import Refused
 from newsletter.model import AppointmentState, Kind
 from newsletter.schedule import parse
 from newsletter.store import appointments as rows
-from newsletter.store import facts
+from newsletter.store import facts, instance
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import read, write
 from newsletter.store.schema import appointment, campaign
@@ -257,7 +257,7 @@ def test_after_a_restore_nothing_goes_out_that_was_due_before(office: Office) ->
     special = Target("special", "2027-11", "readers", Kind.LIVE)
     appointments.arrange(office.engine, special, DECEMBER - HOUR, {}, BEGUN)
     restored = DECEMBER + HOUR / 60
-    write(office.engine, lambda conn: facts.remember(conn, appointments.CLAIMED, restored.isoformat()))
+    write(office.engine, lambda conn: facts.remember(conn, {instance.CLAIMED_AT: restored.isoformat()}))
     agenda = office.look(restored + HOUR / 60)
     assert agenda.due == []
     assert sorted(periods(agenda.ended)) == ["2027-11", "2027-12"]

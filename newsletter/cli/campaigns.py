@@ -439,7 +439,7 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
     able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}
     campaign = _steerable(project, slug, list_name, kind, able)
     if not yes:
-        _ask(
+        ask(
             f"End {campaign.label} for good ({summary(tally(project.store, campaign))})? Its period stays used."
         )
     if campaign.state is CampaignState.PREPARING:
@@ -467,7 +467,8 @@ def _cancel(conn: Connection, campaign: Campaign, editors: Editors, now: datetim
     return done
 
 
-def _ask(question: str) -> None:
+def ask(question: str) -> None:
+    """A yes or no on a terminal. Raises ``Refused`` where there is none."""
     if not sys.stdin.isatty():
         raise Refused("nobody was there to say yes.", hint="If it is right, add --yes.")
     click.confirm(question, abort=True)

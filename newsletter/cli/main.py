@@ -82,7 +82,7 @@ SECTIONS: Mapping[str, Mapping[str, Entry]] = {
             "drill", "Kill a throw-away sender again and again, and see whether the ledger is true."
         ),
         "dkim": Entry("dkim", "Make the keys that sign your mail, and print their DNS records."),
-        "db": Entry("project", "Create, upgrade or check the database."),
+        "db": Entry("database", "Create, upgrade, check, back up, restore or claim the database."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -121,13 +121,30 @@ class Project:
         return settings
 
     @cached_property
-    def store(self) -> Engine:
+    def _opened(self) -> Engine:
         """The database, made at first use and closed when the command ends. Raises ConfigError or DatabaseError."""
         from newsletter.wiring import open_store
 
         engine = open_store(self.settings)
         click.get_current_context().call_on_close(engine.dispose)
         return engine
+
+    @cached_property
+    def store(self) -> Engine:
+        """The database, for reading at least: one that is not at home here is warned of."""
+        from newsletter.store.engine import fence
+
+        if why := fence(self._opened):
+            output.warn(f"{why} It can be read here, and nothing is written to it.")
+        return self._opened
+
+    @property
+    def writable(self) -> Engine:
+        """The same, for what should refuse before it asks anything. Raises ``NotAtHome``."""
+        from newsletter.store.engine import refuse_fenced
+
+        refuse_fenced(self._opened)
+        return self._opened
 
 
 def _use_folder(ctx: click.Context, _: click.Parameter, folder: str | None) -> None:

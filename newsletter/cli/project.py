@@ -1,4 +1,4 @@
-"""The commands that look after a publisher's folder: init, config, db."""
+"""The commands that look after a publisher's folder: init, config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from newsletter.cli import output
-from newsletter.errors import DatabaseError
 
 if TYPE_CHECKING:
     from newsletter.cli.main import Project
@@ -70,46 +69,3 @@ def config(project: Project, *, as_json: bool) -> None:
 
 def _cell(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
-
-
-@click.group(epilog="Example: newsletter db check")
-def db() -> None:
-    """Create, upgrade or check the database."""
-
-
-@db.command(epilog="Example: newsletter db upgrade")
-@click.pass_obj
-def upgrade(project: Project) -> None:
-    """Bring the database to the form this version needs; make it if there is none."""
-    from newsletter.store.engine import SCHEMA, create_or_upgrade
-
-    before = create_or_upgrade(project.settings.database_url)
-    if before == SCHEMA:
-        output.say(f"The database is up to date (schema {SCHEMA}): nothing was changed.")
-    elif before:
-        output.say(f"Upgraded the database from schema {before} to {SCHEMA}.")
-    else:
-        output.say(f"Made the database (schema {SCHEMA}).")
-    output.next_steps("newsletter db check")
-
-
-@db.command(epilog="Example: newsletter db check")
-@click.pass_obj
-def check(project: Project) -> None:
-    """Look for damage in the database; changes nothing."""
-    from newsletter.store.engine import SCHEMA, health, open_engine
-
-    engine = open_engine(project.settings.database_url)
-    try:
-        found = health(engine)
-    finally:
-        engine.dispose()
-    if found.damage:
-        raise DatabaseError(
-            "The database is damaged:" + "".join(f"\n  {line}" for line in found.damage),
-            hint="Keep a copy of it as it is, and restore the last backup.",
-        )
-    for doubt in found.doubts:
-        output.say(doubt)
-    output.say(f"The database is sound: schema {SCHEMA}, {found.checked} checked.")
-    output.next_steps("newsletter status")

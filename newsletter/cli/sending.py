@@ -85,7 +85,8 @@ def send(
     logs.set_up(settings, quiet=True)
     list_name, kind = list_name or settings.newsletter.list, wiring.kind(settings)
     first = canaries.asked(settings, kind, canary, canary_wait)
-    order = planning.Order(settings, project.store, slug, list_name, kind, confirm, again, first, override)
+    engine = project.store if dry_run else project.writable
+    order = planning.Order(settings, engine, slug, list_name, kind, confirm, again, first, override)
     if at is not None:
         options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
         dates.arrange(order, at, options, dry_run=dry_run)

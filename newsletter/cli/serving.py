@@ -49,7 +49,7 @@ def serve(project: Project, port: int | None) -> None:
     logs.set_up(settings)
     workers = settings.web.workers
     _refuse_several_on_sqlite(project, workers)
-    project.store.dispose()  # it opens, so it is there and has our keys; children open it for themselves
+    project.writable.dispose()  # it opens, so it is there and has our keys; children open it for themselves
     table = counting.shared(workers)
     with listen(settings.web.host, settings.web.port if port is None else port) as listening:
         announce = _announcement(settings, listening)
@@ -63,7 +63,7 @@ def serve(project: Project, port: int | None) -> None:
 def _refuse_several_on_sqlite(project: Project, workers: int) -> None:
     from newsletter.store.engine import many_senders
 
-    if workers > 1 and not many_senders(project.store):
+    if workers > 1 and not many_senders(project.writable):
         raise ConfigError(
             f"newsletter.toml has web.workers = {workers}, and SQLite takes one process only.",
             hint="Leave it out, or use PostgreSQL: one process answers hundreds of readers a second.",

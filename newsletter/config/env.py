@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ENV_FILE = ".env"
 SIGNING_KEYS = "NEWSLETTER_SECRET_KEYS"
 ADDRESS_KEY = "NEWSLETTER_ADDRESS_KEY"
+INSTANCE = "NEWSLETTER_INSTANCE"  # no secret, but of this machine and not of the project, like those
 KEY_BYTES = 32
 
 # KEY=value, KEY="value" or KEY='value', and maybe a comment. Nothing is replaced inside a value.
@@ -106,6 +107,7 @@ SECRETS: Mapping[str, Callable[[str], object]] = {
     "SENDGRID_API_KEY": SecretStr,
     "SMTP_PASSWORD": SecretStr,
     "DATABASE_URL": str,
+    INSTANCE: str,
 }
 
 

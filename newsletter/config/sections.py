@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from newsletter import limits, schedule
 from newsletter.config import values
-from newsletter.config.env import ADDRESS_KEY, ENV_FILE, SECRETS, SIGNING_KEYS
+from newsletter.config.env import ADDRESS_KEY, ENV_FILE, INSTANCE, SECRETS, SIGNING_KEYS
 from newsletter.config.problems import fields_of, is_section
 from newsletter.errors import ConfigError
 
@@ -210,6 +210,7 @@ class Settings(Sections):
     newsletter_address_key: Annotated[bytes, Field(repr=False)] = b""
     sendgrid_api_key: SecretStr = SecretStr("")
     smtp_password: SecretStr = SecretStr("")
+    newsletter_instance: str = ""  # stands for the machine; left out: its own number
     origins: Mapping[str, str]  # key path or variable → newsletter.toml, .env, environment or default
     warnings: tuple[str, ...] = ()
 
@@ -273,6 +274,8 @@ class Settings(Sections):
         """A password that a person chose could be guessed from its hash, so only random keys get one."""
         if self.origins[variable] == "default":
             return self.database_url if variable == "DATABASE_URL" else "not set"
+        if variable == INSTANCE:
+            return self.newsletter_instance
         random = {
             SIGNING_KEYS: self.secret_keys.encode(),
             ADDRESS_KEY: self.address_key,

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from sqlalchemy import URL, Connection, Engine
 
 PATIENCE_SECONDS = 30.0
 WAIT = "newsletter_wait"  # execution option: seconds to wait for the write lock; absent means reading
 SHARED = "newsletter_shared"  # execution option: several may hold the write lock in this way
+FENCE = "newsletter_fence"  # execution option of an engine: why nothing may be written; empty, or absent, if it may
 
 UPGRADE = "Run `newsletter db upgrade`."
+CLAIM = (
+    "Use the one it was made from. If that is gone for good, `newsletter db claim` takes this one over "
+    "(docs/runbook/restore-on-a-new-machine.md)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,16 @@ class Health:
     damage: list[str]
     checked: str  # what was looked at, for the sentence that says all is well
     doubts: list[str]  # what the database's settings can't promise
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a database is, as far as it can tell itself."""
+
+    server: str  # the number of the server; empty for a file, which is where this machine is
+    number: str  # of the database on it, or the path of the file
+    place: str  # for people
+    file: Path | None = None
 
 
 class Database(Protocol):
@@ -52,3 +70,12 @@ class Database(Protocol):
 
     def health(self, conn: Connection) -> Health:
         """Looks for damage; reads everything and changes nothing."""
+
+    def whereabouts(self, conn: Connection) -> Whereabouts:
+        """What changes when the database is copied to another place."""
+
+    def last_numbers(self, conn: Connection) -> dict[str, int]:
+        """The highest number that was ever given out, by table."""
+
+    def count_on(self, conn: Connection, numbers: Mapping[str, int]) -> None:
+        """Gives out none of these numbers again, nor one that stands in a row."""

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import insert, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from newsletter.errors import ConfigError, DatabaseError
-from newsletter.store import postgresql, sqlite
-from newsletter.store.database import PATIENCE_SECONDS, SHARED, UPGRADE, WAIT
+from newsletter.errors import ConfigError, DatabaseError, NotAtHome
+from newsletter.store import facts, postgresql, sqlite
+from newsletter.store.database import CLAIM, FENCE, PATIENCE_SECONDS, SHARED, UPGRADE, WAIT
 from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from sqlalchemy import URL, Connection, Engine
 
-    from newsletter.store.database import Database, Health
+    from newsletter.store.database import Database, Health, Whereabouts
 
 T = TypeVar("T")
 
@@ -53,13 +54,17 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
     return engine
 
 
-def create_or_upgrade(url: str) -> str:
-    """Bring the database to the present schema in one transaction; returns the revision it had, "" if new."""
+def create_or_upgrade(url: str, then: Callable[[Connection], object] = lambda _: None) -> str:
+    """Bring the database to the present schema in one transaction; returns the revision it had, "" if new.
+
+    ``then`` is part of that transaction; of one that had the present schema nothing is touched.
+    """
     engine = _engine(url, create=True)
     try:
         before = read(engine, _version)
         _refuse_newer(engine, before)
-        _migrate(engine)
+        if before != SCHEMA:
+            _migrate(engine, then)
     finally:
         engine.dispose()
     return before or ""
@@ -70,9 +75,9 @@ def check_schema(engine: Engine) -> None:
     found = read(engine, _version)
     _refuse_newer(engine, found)
     if found is None:
-        raise DatabaseError(f"The database {_name(engine)} has no tables yet.", hint=UPGRADE)
+        raise DatabaseError(f"The database {name_of(engine)} has no tables yet.", hint=UPGRADE)
     if found < SCHEMA:
-        message = f"The database {_name(engine)} has the older schema {found}; this version needs {SCHEMA}."
+        message = f"The database {name_of(engine)} has the older schema {found}; this version needs {SCHEMA}."
         raise DatabaseError(message, hint=f"Make a backup. {UPGRADE}")
 
 
@@ -84,8 +89,9 @@ def write(
     One writer at a time: the write lock is taken at the start. On PostgreSQL those with ``shared`` write at the same
     time as each other, and at no other time; only for what senders do, row by row and on conditions. Waits up to
     ``wait`` seconds for another writer, then raises ``DatabaseError``. ``fn`` runs once at most, and nothing slow
-    belongs inside.
+    belongs inside. Raises ``NotAtHome`` at once on an engine that is fenced (``store.instance``).
     """
+    refuse_fenced(engine)
     with _transaction(engine, {WAIT: wait, SHARED: shared}) as conn:
         return fn(conn)
 
@@ -94,6 +100,22 @@ def read(engine: Engine, fn: Callable[[Connection], T]) -> T:
     """Run ``fn`` on one snapshot of the database. Raises ``DatabaseError`` where ``write`` would."""
     with _transaction(engine, {}) as conn:
         return fn(conn)
+
+
+def refuse_fenced(engine: Engine) -> None:
+    """Raises ``NotAtHome`` if nothing may be written through this engine. For what should not ask first."""
+    if why := fence(engine):
+        raise NotAtHome(f"{why} Nothing is written to it.", hint=CLAIM)
+
+
+def fence(engine: Engine) -> str:
+    """Why nothing may be written, in a sentence; empty if it may."""
+    return str(engine.get_execution_options().get(FENCE, ""))
+
+
+def unfenced(engine: Engine) -> Engine:
+    """The same connections without the fence: for what takes the database over, and nothing else."""
+    return engine.execution_options(**{FENCE: ""})
 
 
 def in_chunks(engine: Engine, step: Callable[[Connection], object], *, shared: bool = False) -> None:
@@ -114,6 +136,7 @@ def expect_small_commits(engine: Engine) -> None:
 
 def scrub(engine: Engine) -> bool:
     """After an erasure: takes it out of the database's free space and log; False if others kept them in use."""
+    refuse_fenced(engine)
     with _translated(engine):
         return _kind(engine.url).scrub(engine)
 
@@ -123,23 +146,57 @@ def health(engine: Engine) -> Health:
     return read(engine, _kind(engine.url).health)
 
 
+def whereabouts(conn: Connection) -> Whereabouts:
+    """Where the database is."""
+    return _kind(conn.engine.url).whereabouts(conn)
+
+
+def last_numbers(conn: Connection) -> dict[str, int]:
+    """The highest number that was ever given out, by table."""
+    return _kind(conn.engine.url).last_numbers(conn)
+
+
+def count_on(conn: Connection, numbers: Mapping[str, int]) -> None:
+    """Gives out none of these numbers again: a link that was sent must not open another person's page."""
+    _kind(conn.engine.url).count_on(conn, numbers)
+
+
+def vacuum_into(engine: Engine, file: Path) -> None:
+    """Writes a SQLite database anew into an empty file, without what is left of erased people in gaps."""
+    with _translated(engine):
+        sqlite.vacuum_into(engine, file)
+
+
 def ensure_keys(engine: Engine, signing: Mapping[int, bytes], address_key: bytes) -> None:
     """Tie the database to its secrets: the first use remembers their fingerprints, another key is an error.
 
     With another address key every suppression would be overlooked, with another signing key every link that
     was sent would be dead; both in silence. ``signing`` is key number → key. Raises ``ConfigError``.
     """
-    keys = {f"secret_key_{number}_fingerprint": key for number, key in signing.items()}
-    keys["address_key_fingerprint"] = address_key
-    wanted = {name: fingerprint(key) for name, key in keys.items()}
-    known = read(engine, lambda conn: {row.key: row.value for row in conn.execute(select(meta))})
-    if any(known.get(name) != value for name, value in wanted.items()):
+    wanted = fingerprints(signing, address_key)
+    known = read(engine, facts.every)
+    check_keys(known, wanted)
+    if wanted.keys() - known.keys() and not fence(engine):
         write(engine, lambda conn: _remember_keys(conn, wanted))
+
+
+def check_keys(known: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raises ``ConfigError`` for a key that is not the one of the database with these facts."""
+    for name, value in wanted.items():
+        if known.get(name, value) != value:
+            raise _other_key(name)
 
 
 def _remember_keys(conn: Connection, wanted: Mapping[str, str]) -> None:
     for name, value in wanted.items():
         remember_key(conn, name, value)
+
+
+def fingerprints(signing: Mapping[int, bytes], address_key: bytes) -> dict[str, str]:
+    """The keys as ``meta`` holds them."""
+    keys = {f"secret_key_{number}_fingerprint": key for number, key in signing.items()}
+    keys["address_key_fingerprint"] = address_key
+    return {name: fingerprint(key) for name, key in keys.items()}
 
 
 def fingerprint(key: bytes) -> str:
@@ -153,11 +210,15 @@ def remember_key(conn: Connection, name: str, value: str) -> None:
     if known is None:
         conn.execute(insert(meta).values(key=name, value=value))
     elif known != value:
-        label = name.removesuffix("_fingerprint").replace("_", " ")
-        raise ConfigError(
-            f"The {label} is not the one this database was made with.",
-            hint="Put the old one back into .env. A new signing key goes in front of it, with a new number.",
-        )
+        raise _other_key(name)
+
+
+def _other_key(name: str) -> ConfigError:
+    label = name.removesuffix("_fingerprint").replace("_", " ")
+    return ConfigError(
+        f"The {label} is not the one this database was made with.",
+        hint="Put the old one back into .env. A new signing key goes in front of it, with a new number.",
+    )
 
 
 # How the engine is made
@@ -190,7 +251,8 @@ def _kind(url: URL) -> Database:
     return _DATABASES[url.get_backend_name()]
 
 
-def _name(engine: Engine) -> str:
+def name_of(engine: Engine) -> str:
+    """How errors call the database."""
     return _kind(engine.url).name(engine.url)
 
 
@@ -236,7 +298,7 @@ def _translated(engine: Engine, *, connecting: bool = False) -> Iterator[None]:
         problem = _kind(engine.url).explain(cause or error, connecting=connecting)
         if problem is None:
             raise
-        raise DatabaseError(f"{problem.sentence}: {_name(engine)}.", hint=problem.hint) from error
+        raise DatabaseError(f"{problem.sentence}: {name_of(engine)}.", hint=problem.hint) from error
 
 
 # The schema's revisions are numbers of four digits in one line: comparing them says which is older.
@@ -249,7 +311,7 @@ def _version(conn: Connection) -> str | None:
         return None
     if not {"alembic_version", "delivery"} <= tables:
         raise DatabaseError(
-            f"The database {_name(conn.engine)} belongs to another program.", hint="Check DATABASE_URL."
+            f"The database {name_of(conn.engine)} belongs to another program.", hint="Check DATABASE_URL."
         )
     return str(conn.scalar(text("SELECT version_num FROM alembic_version")))
 
@@ -257,12 +319,12 @@ def _version(conn: Connection) -> str | None:
 def _refuse_newer(engine: Engine, found: str | None) -> None:
     if found is not None and found > SCHEMA:
         raise DatabaseError(
-            f"The database {_name(engine)} was made by a newer version (schema {found}; this is {SCHEMA}).",
+            f"The database {name_of(engine)} was made by a newer version (schema {found}; this is {SCHEMA}).",
             hint="Install the newer version again.",
         )
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, then: Callable[[Connection], object] = lambda _: None) -> None:
     from alembic import command  # noqa: PLC0415 - 100 ms that only a new or upgraded database has to pay
     from alembic.config import Config  # noqa: PLC0415
 
@@ -272,5 +334,6 @@ def _migrate(engine: Engine) -> None:
     def upgrade(conn: Connection) -> None:
         config.attributes["connection"] = conn
         command.upgrade(config, "head")
+        then(conn)
 
     write(engine, upgrade)

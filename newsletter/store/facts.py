@@ -1,4 +1,4 @@
-"""Small facts about the database itself, a row of ``meta`` each. Rows only."""
+"""What the database knows of itself: small facts, a row of ``meta`` each. Rows only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from sqlalchemy import delete, insert, select
 from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
+
+
+def every(conn: Connection) -> dict[str, str]:
+    """All of them."""
+    return {row.key: row.value for row in conn.execute(select(meta))}
 
 
 def recall(conn: Connection, key: str) -> str:
@@ -18,13 +25,13 @@ def recall(conn: Connection, key: str) -> str:
     return conn.scalar(select(meta.c.value).where(meta.c.key == key)) or ""
 
 
-def remember(conn: Connection, key: str, value: str) -> None:
-    """In place of what was remembered before."""
-    conn.execute(delete(meta).where(meta.c.key == key))
-    conn.execute(insert(meta).values(key=key, value=value))
-
-
 def recall_moment(conn: Connection, key: str) -> datetime | None:
     """An instant that was remembered as ISO text."""
     text = recall(conn, key)
     return datetime.fromisoformat(text) if text else None
+
+
+def remember(conn: Connection, said: Mapping[str, str]) -> None:
+    """These, in place of what stood there."""
+    conn.execute(delete(meta).where(meta.c.key.in_(list(said))))
+    conn.execute(insert(meta), [{"key": key, "value": value} for key, value in said.items()])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select, text, update
 
 from newsletter.errors import DatabaseError
-from newsletter.store import lock
+from newsletter.store import instance, lock
 from newsletter.store.engine import many_senders, read, write
 from newsletter.store.schema import owner
 
@@ -74,7 +74,7 @@ def own(
             held.enter_context(lock.hold(lock_path, name))
         now = clock()
         row = {"id": mine, "name": name, "way": way, "started_at": now, "seen_at": now}
-        write(engine, lambda conn: _register(conn, row))
+        instance.advance(engine, lambda conn: _register(conn, row))
         try:
             yield mine
         finally:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, column, create_engine, event, func, select
 
 from newsletter.errors import ConfigError, DatabaseError
-from newsletter.store.database import SHARED, WAIT, Health, Problem
+from newsletter.store.database import SHARED, WAIT, Health, Problem, Whereabouts
 from newsletter.store.schema import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import URL, Connection, Engine, Table
     from sqlalchemy.engine import ExceptionContext
@@ -253,6 +253,47 @@ def _damage(conn: Connection, table: Table) -> Iterator[str]:
         count = conn.scalar(select(func.count()).select_from(missing.subquery()))
         if count:
             yield f"{count} rows of {table.name} refer to a missing {key.column.table.name}"
+
+
+def whereabouts(conn: Connection) -> Whereabouts:
+    """Both numbers are the server's own: it gives no second database the same, and another server is another one."""
+    allowed = conn.exec_driver_sql("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')").scalar()
+    place = name(conn.engine.url)
+    which = "(SELECT system_identifier FROM pg_control_system())" if allowed else "0"
+    row = conn.exec_driver_sql(
+        f"SELECT {which} AS server, oid FROM pg_database WHERE datname = current_database()"  # noqa: S608
+    ).one()
+    return Whereabouts(
+        str(row.server) if allowed else place, str(row.oid), f"{place} (database number {row.oid})"
+    )
+
+
+def last_numbers(conn: Connection) -> dict[str, int]:
+    """Of each table that counts. A number that was taken and not used counts as well."""
+    found = {}
+    for table, sequence in _sequences(conn).items():
+        row = conn.exec_driver_sql(f"SELECT last_value, is_called FROM {sequence}").one()  # noqa: S608 - our own name
+        found[table] = row.last_value if row.is_called else row.last_value - 1
+    return found
+
+
+def count_on(conn: Connection, numbers: Mapping[str, int]) -> None:
+    """Rows that came with their numbers have moved no sequence."""
+    for table in metadata.sorted_tables:
+        if (sequence := _sequences(conn).get(table.name)) and table.autoincrement_column is not None:
+            highest = conn.scalar(select(func.max(table.autoincrement_column))) or 0
+            last = max(highest, numbers.get(table.name, 0))
+            conn.execute(select(func.setval(sequence, max(last, 1), last > 0)))
+
+
+def _sequences(conn: Connection) -> dict[str, str]:
+    counting = {table.name: table.autoincrement_column for table in metadata.sorted_tables}
+    asked = {
+        table: conn.scalar(select(func.pg_get_serial_sequence(table, column.name)))
+        for table, column in counting.items()
+        if column is not None
+    }
+    return {table: sequence for table, sequence in asked.items() if sequence}
 
 
 def _doubts(conn: Connection) -> Iterator[str]:

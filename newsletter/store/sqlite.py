@@ -20,16 +20,17 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.util import asbool
 
 from newsletter.errors import ConfigError, DatabaseError
-from newsletter.store.database import PATIENCE_SECONDS, UPGRADE, WAIT, Health, Problem
+from newsletter.store.database import PATIENCE_SECONDS, UPGRADE, WAIT, Health, Problem, Whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import URL, Connection, Engine
 
 RETRY_SECONDS = 0.0005
 SCRUB_SECONDS = 5.0  # a sender and a server leave gaps all the time; a backup may take minutes
 REWRITTEN_BYTES = 64 << 20
+BACKUP_PAGES = 2000  # 8 MB in one step
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -163,6 +164,44 @@ def health(conn: Connection) -> Health:
     orphans = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
     found = [f"a row of {table} refers to a missing {parent}" for table, _, parent, _ in orphans]
     return Health([line for line in pages if line != "ok"] + found, "every page and every reference", [])
+
+
+def whereabouts(conn: Connection) -> Whereabouts:
+    """The file, wherever the links to it lead."""
+    [path] = (row.file for row in conn.exec_driver_sql("PRAGMA database_list") if row.name == "main")
+    file = Path(path).resolve()
+    return Whereabouts("", str(file), str(file), file)
+
+
+def last_numbers(conn: Connection) -> dict[str, int]:
+    """Of the tables that keep count. A backup of PostgreSQL has the others' as well (``count_on``)."""
+    return {row.name: row.seq for row in conn.exec_driver_sql("SELECT name, seq FROM sqlite_sequence")}
+
+
+def count_on(conn: Connection, numbers: Mapping[str, int]) -> None:
+    """What it remembers of rows it has got by itself."""
+    known = last_numbers(conn)
+    conn.exec_driver_sql("DELETE FROM sqlite_sequence")
+    for table in known.keys() | numbers.keys():
+        number = max(known.get(table, 0), numbers.get(table, 0))
+        conn.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+
+
+def snapshot(conn: Connection, file: Path) -> None:
+    """Copies what this transaction sees, page by page; others may write meanwhile.
+
+    Free pages come with it, and what is left of erased people in them: ``vacuum_into`` leaves those behind.
+    """
+    raw: Any = conn.connection.driver_connection
+    with contextlib.closing(sqlite3.connect(file)) as target:
+        raw.backup(target, pages=BACKUP_PAGES)
+
+
+def vacuum_into(engine: Engine, file: Path) -> None:
+    """Writes every row, and nothing besides, into an empty file."""
+    with contextlib.closing(engine.raw_connection()) as borrowed:
+        raw: Any = borrowed.driver_connection
+        raw.execute("VACUUM INTO ?", (str(file),))
 
 
 def _private(file: Path, *, create: bool) -> None:

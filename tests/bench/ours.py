@@ -174,6 +174,9 @@ def copied(made: Frozen, root: Path, extra: str = "", **changes: object) -> None
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(made.root, root)
     configure(root, extra, **changes)
+    from tests.support.publisher import Publisher  # not in the process that is measured
+
+    Publisher(root).move_in()
 
 
 # --- the process that is measured ------------------------------------------------------------------------------------

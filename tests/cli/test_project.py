@@ -1,9 +1,8 @@
-"""`init`, `config` and `db`, as a person types them."""
+"""`init` and `config`, as a person types them."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +13,6 @@ from tests.support.publisher import A_KEY, Publisher, publisher
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support.postgresql import Server
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -95,60 +92,3 @@ def test_config_tells_every_problem_and_ends_with_2(tmp_path: Path) -> None:
     done = made.newsletter("config", check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: The configuration has 2 problems:\n  newsletter.toml:")
-
-
-# db
-
-
-def test_db_upgrade_makes_the_database_and_says_when_there_is_nothing_to_do(tmp_path: Path) -> None:
-    made = publisher(tmp_path)
-    assert "Made the database" in made.newsletter("db", "upgrade").stdout
-    assert "up to date" in made.newsletter("db", "upgrade").stdout
-    assert "is sound" in made.newsletter("db", "check").stdout
-
-
-def test_db_check_without_a_database_says_what_to_run(tmp_path: Path) -> None:
-    made = publisher(tmp_path)
-    done = made.newsletter("db", "check", check=False)
-    assert done.returncode == 6
-    assert "newsletter db upgrade" in done.stderr
-    assert not (made.root / ".newsletter").exists()
-
-
-def test_db_check_finds_a_reference_to_nobody(tmp_path: Path) -> None:
-    made = publisher(tmp_path)
-    made.newsletter("db", "upgrade")
-    with sqlite3.connect(made.root / ".newsletter" / "newsletter.db") as connection:
-        connection.execute("INSERT INTO subscription VALUES (1, 7, 7, 'active', 0, '', NULL)")
-    connection.close()
-    done = made.newsletter("db", "check", check=False)
-    assert done.returncode == 6
-    assert "a row of subscription refers to a missing subscriber" in done.stderr
-
-
-def test_db_check_finds_a_damaged_page(tmp_path: Path) -> None:
-    made = publisher(tmp_path)
-    made.newsletter("db", "upgrade")
-    file = made.root / ".newsletter" / "newsletter.db"
-    with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    pages = bytearray(file.read_bytes())
-    pages[-2000:-1000] = b"\xff" * 1000
-    pages[4096 * 4 : 4096 * 4 + 100] = b"\xff" * 100
-    file.write_bytes(pages)
-    done = made.newsletter("db", "check", check=False)
-    assert done.returncode == 6
-    assert "damaged" in done.stderr
-
-
-def test_db_commands_on_postgresql_never_show_the_password(tmp_path: Path, postgresql_server: Server) -> None:
-    url = postgresql_server.create(empty=True)
-    made = Publisher(publisher(tmp_path).root, {"DATABASE_URL": f"{url}?password=hunter2"})
-    said = [made.newsletter("db", "upgrade"), made.newsletter("db", "check"), made.newsletter("config")]
-    assert "Made the database" in said[0].stdout
-    assert "every row and every reference checked" in said[1].stdout
-    assert "fsync = off" in said[1].stdout
-    assert "hunter2" not in "".join(done.stdout + done.stderr for done in said)
-    assert not (made.root / ".newsletter").exists()
-    postgresql_server.drop(url)

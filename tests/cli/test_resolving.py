@@ -53,7 +53,9 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(sent: Path, tmp_path: Path) -> Publisher:
-    return Publisher(shutil.copytree(sent, tmp_path / "copy"))
+    copy = Publisher(shutil.copytree(sent, tmp_path / "copy"))
+    copy.move_in()
+    return copy
 
 
 def states(made: Publisher) -> dict[str, str]:

@@ -53,8 +53,13 @@ def key(number: int) -> bytes:
 def open_store(folder: Path, people: int = 0, url: str = "") -> Engine:
     """A database with the list ``readers`` and that many active people on it, ids from 1."""
     engine = open_engine(url or f"sqlite:///{folder / 'newsletter.db'}", create=True)
-    write(engine, lambda conn: _fill(conn, people))
+    fill(engine, people)
     return engine
+
+
+def fill(engine: Engine, people: int) -> None:
+    """The list, those people on it, and two senders, into a database that has nothing yet."""
+    write(engine, lambda conn: _fill(conn, people))
 
 
 def _fill(conn: Connection, people: int) -> None:

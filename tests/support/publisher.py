@@ -11,10 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import delete
+
+from newsletter import config, wiring
 from newsletter.cli.main import main
+from newsletter.store import instance
+from newsletter.store.engine import open_engine, write
+from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy import Connection
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,6 +136,18 @@ class Publisher:
         rows = "".join(f'{address},"{name}"\n' for address, name in people)
         file.write_text("email,name\n" + rows, encoding="utf-8")
         self.newsletter("subscribers", "import", str(file), "--list", "readers", "--apply", *args)
+
+    def move_in(self) -> None:
+        """Makes the database at home in this folder: for a copy that stands for the original."""
+        settings = config.load(self.root, self.environ)
+        engine = open_engine(settings.database_url)
+
+        def forget(conn: Connection) -> None:
+            conn.execute(delete(meta).where(meta.c.key == instance.KEY))
+            instance.welcome(conn, wiring.home(settings, conn))
+
+        write(engine, forget)
+        engine.dispose()
 
     @property
     def outbox(self) -> Path:
