@@ -70,7 +70,7 @@ def _write(engine: Engine, raw: Path, made: Path, now: datetime) -> dict[str, in
         known = read(snapshot, facts.every)
         of = known.get(instance.PLACE, "a database without a home")
         marks = {instance.BACKUP_AT: f"{now:%Y-%m-%d %H:%M:%S} UTC", instance.BACKUP_OF: of}
-        write(snapshot, lambda conn: instance.remember(conn, marks))
+        write(snapshot, lambda conn: facts.remember(conn, marks))
         made.touch(0o600)
         store.vacuum_into(snapshot, made)
     raw.unlink()
