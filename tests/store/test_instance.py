@@ -156,7 +156,7 @@ def test_one_that_was_made_and_never_used_has_its_home_where_it_is_used_first(
 
 def test_a_backup_that_is_opened_in_its_place_is_fenced(used: Engine, database_url: str, here: Home) -> None:
     marks = {BACKUP_AT: "2026-11-28 03:00:00 UTC", BACKUP_OF: here.place}
-    write(used, lambda conn: instance.remember(conn, marks))
+    write(used, lambda conn: facts.remember(conn, marks))
     assert "is a backup of the place here, made at 2026-11-28 03:00:00 UTC" in fence_of(database_url, here)
 
 
