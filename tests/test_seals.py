@@ -11,7 +11,7 @@ from tests.support.publisher import publisher
 # Settings that no approval covers, each because it changes neither what a copy says nor whom a live copy reaches.
 NOT_COVERED = (
     *("newsletter.editors", "newsletter.list", "newsletter.discreet_words"),  # the list itself is in the seal
-    *("sending.", "sendgrid.", "dkim.", "schedule.", "approval.", "web."),
+    *("sending.", "sendgrid.", "dkim.", "schedule.", "approval.", "web.", "logging."),
     *("smtp.host", "smtp.port", "smtp.security", "smtp.username", "smtp.ca_file", "smtp.timeout"),
 )
 
