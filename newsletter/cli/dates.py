@@ -269,6 +269,7 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
     planning.refuse_nobody(order, planned)
     output.say(f"{'at':>10}  {told(due_at, order.settings)}; who joins or leaves until then is counted then")
     if dry_run:
+        output.next_steps(planning.command(order, {"at": at, **options}, planned.recipients))
         return
     wiring.transport(order.settings, order.slug)
     planning.confirm_number(planned.recipients, order.confirm)

@@ -87,12 +87,12 @@ def send(
     first = canaries.asked(settings, kind, canary, canary_wait)
     engine = project.store if dry_run else project.writable
     order = planning.Order(settings, engine, slug, list_name, kind, confirm, again, first, override)
+    options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
     if at is not None:
-        options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
         dates.arrange(order, at, options, dry_run=dry_run)
         return
     if dry_run:
-        _dry_run(order)
+        _dry_run(order, options)
         return
     if not clock_is_right:
         recovery.check_clock(order.engine, datetime.now(UTC))
@@ -191,14 +191,14 @@ def _follow(order: Order, busy: Occupied) -> None:
     _report(order, campaign, stopped=False)
 
 
-def _dry_run(order: Order) -> None:
+def _dry_run(order: Order, options: Mapping[str, str | None]) -> None:
     from newsletter import sending
 
     campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is None:
         planned = planning.plan(order).plan
         planning.refuse_nobody(order, planned)
-        output.next_steps(f"newsletter send {order.slug} --list {order.list} --confirm {planned.recipients}")
+        output.next_steps(planning.command(order, options, planned.recipients))
     elif campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
     else:
@@ -391,7 +391,7 @@ def _tell_sent_before(engine: Engine, campaign: Campaign) -> None:
     when = f" on {campaign.finished_at.astimezone():%Y-%m-%d %H:%M}" if campaign.finished_at else ""
     output.say(f"{campaign.label} was sent before{when}, and nobody gets it twice: {summary(counts)}.")
     if campaign.kind is Kind.REHEARSAL:
-        output.next_steps(f"{campaign.send} --again repeats the rehearsal")
+        output.next_steps(f"{campaign.send} --again")
     _raise_unknown(campaign, counts)
 
 
