@@ -66,5 +66,5 @@ def clock_jumped(now: datetime, latest: datetime) -> Refused:
     return Refused(
         f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger was written at {latest:%Y-%m-%d %H:%M:%S} UTC.",
         hint="Nothing was handed over. Set the clock (`timedatectl` shows it) and run the same command again. "
-        "If it was wrong then and is right now, add --clock-is-right to `newsletter send`.",
+        "If it was wrong then and is right now, add --clock-is-right to `newsletter send` or `newsletter run`.",
     )
