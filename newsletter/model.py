@@ -433,6 +433,11 @@ class Appointment:
         rehearsal = " (REHEARSAL)" if self.kind is Kind.REHEARSAL else ""
         return f"{self.issue or self.period} to {self.list}{rehearsal}"
 
+    @property
+    def summary(self) -> str:
+        """The reason in one line; what to do about it may follow in further ones."""
+        return self.reason.partition("\n")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

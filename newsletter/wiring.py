@@ -341,22 +341,29 @@ def rules(settings: Settings) -> Rules:
 
 def teller(settings: Settings) -> Tell:
     """Tells the editors by mail what needs them about an appointment."""
+    from newsletter import content
+    from newsletter.appointments import Why
+
     told, zone = editors(settings), settings.schedule.timezone
+    issues = content.by_period(
+        settings.project
+    )  # read here: what tells is a transaction that others wait for
 
     def tell(
         conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
         here = one.due_at.astimezone(zone)
+        slug = one.issue or issues.get(one.period, [one.period])[0]
         return told.tell(
             conn,
             f"{event}:{one.id}:{one.due_at:%Y-%m-%dT%H:%M}:{about}",
             event,
             now,
-            issue=one.label,
-            slug=one.issue or one.period,
+            issue=told.texts.get(f"notice.label.{one.kind}", issue=slug, list=one.list),
+            slug=slug,
             list=one.list,
             date=f"{told.texts.date(here.date())}, {here:%H:%M %Z}",
-            why=why,
+            why=told.texts[f"notice.why.{why.name.lower()}"] if isinstance(why, Why) else why,
         )
 
     return tell

@@ -190,7 +190,7 @@ def _standing(engine: Engine, one: Appointment) -> str:
         return f"{campaign.state}{by}: its period is used"
     if one.state is AppointmentState.WAITING:
         return ""
-    return f"{one.state}: {one.reason}"
+    return f"{one.state}: {one.summary}"
 
 
 def _campaign(engine: Engine, one: Appointment) -> Campaign | None:
@@ -220,6 +220,13 @@ def slug_of(settings: Settings, one: Appointment) -> str:
             hint=f"Say which one: newsletter send {found[0]} --at TIME",
         )
     return found[0]
+
+
+def named(settings: Settings, one: Appointment) -> str:
+    """The issue for a command to paste: of several that may be meant the first, and the period if there is none."""
+    from newsletter import content
+
+    return one.issue or next(iter(content.of_period(settings.project, one.period)), one.period)
 
 
 def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
@@ -276,9 +283,10 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
     said = {name: text for name, text in options.items() if text is not None}
     made = appointments.arrange(order.engine, planned.target, due_at, said, now)
     output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
+    output.say(f"`newsletter cancel {order.slug} --list {order.list}` takes it back.")
     if away := scheduler_away(order.engine, now):
         output.warn(away)
-    output.next_steps("newsletter schedule", f"newsletter cancel {order.slug} takes it back")
+    output.next_steps("newsletter schedule")
 
 
 def _moment(settings: Settings, text: str, now: datetime) -> datetime:
@@ -295,27 +303,30 @@ def _moment(settings: Settings, text: str, now: datetime) -> datetime:
     return found
 
 
-def open_appointments(engine: Engine, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
-    """Those of an issue, by its own date or by the schedule's."""
+def open_appointments(project: Project, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
+    """Those of an issue, by its own date or by the schedule's; where there is no issue yet, by the period."""
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
-    found = read(engine, appointments.every)
-    mine = [one for one in found if one.list == list_name and slug in {one.issue, one.period}]
+    found = [one for one in read(project.store, appointments.every) if one.list == list_name]
+    mine = [one for one in found if slug in {one.issue, one.period, named(project.settings, one)}]
     return [one for one in mine if kind is None or one.kind is Kind(kind)]
 
 
 def tell_open(settings: Settings, engine: Engine) -> None:
-    """For ``newsletter status``: what is held, and what goes out next."""
+    """For ``newsletter status``: what is held, what goes out next, and whether anybody would send it."""
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
     found = read(engine, appointments.every)
     for one in found:
         if one.state is AppointmentState.HELD:
-            output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.reason}")
-    if following := next((one for one in found if one.state is AppointmentState.WAITING), None):
+            output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.summary}")
+    following = next((one for one in found if one.state is AppointmentState.WAITING), None)
+    if following:
         output.say(f"{following.label} goes out on {told(following.due_at, settings)}.")
+    if (following or settings.schedule.send) and (away := scheduler_away(engine, datetime.now(UTC))):
+        output.warn(away)
 
 
 def take_back(engine: Engine, one: Appointment) -> None:

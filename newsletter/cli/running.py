@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import dates, logs, output, sending
+from newsletter.cli import dates, forecast, logs, output, sending
 from newsletter.cli.planning import Order
 from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
@@ -66,7 +66,7 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     if following := dates.next_one(engine, now):
         output.say(f"Next: {following.label}, {dates.told(following.due_at, settings)}")
     else:
-        output.say(f"Nothing is to go out within {settings.schedule.remind.days} days.")
+        output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code
 
 
@@ -149,7 +149,7 @@ class Look:
 
         rules = wiring.rules(self.settings)
         agenda = appointments.look(self.engine, rules, self.now, self._tell, clock_is_right=clock_is_right)
-        codes = [_tell_ended(one) for one in agenda.ended]
+        codes = [self._tell_ended(one) for one in agenda.ended]
         for one in agenda.near:
             self._remind(one)
         codes += [self._attempt(one) for one in agenda.due]
@@ -198,8 +198,13 @@ class Look:
         held = appointments.hold(self.engine, one, _words(error), self.now, self._tell)
         output.print_error(error)
         if held is not None:
-            _tell_ended(held)
+            self._tell_ended(held)
         return error.exit_code
+
+    def _tell_ended(self, one: Appointment) -> int:
+        output.warn(f"{one.label} is {one.state}: {one.summary.rstrip('.')}.")
+        output.next_steps(f"newsletter send {dates.named(self.settings, one)} --list {one.list}")
+        return Refused.exit_code
 
     def _order(self, one: Appointment) -> Order:
         from newsletter import wiring
@@ -257,12 +262,6 @@ class Look:
         return 0
 
 
-def _tell_ended(one: Appointment) -> int:
-    output.warn(f"{one.label} is {one.state}: {one.reason.rstrip('.')}.")
-    output.next_steps(f"newsletter send {one.issue or one.period} --list {one.list}")
-    return Refused.exit_code
-
-
 def _words(error: NewsletterError) -> str:
-    """The error and its advice, in a line or two."""
-    return " ".join(filter(None, (str(error), error.hint))).strip()
+    """The error and its advice, each in lines of its own: the first one says what it is."""
+    return "\n".join(filter(None, (str(error), error.hint)))
