@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import select
 
 from newsletter import config, wiring
-from newsletter.notices import KEEPS_TRYING, RETRY, ClosedPost, Post
+from newsletter.notices import KEEPS_TRYING, ClosedPost, Post
+from newsletter.posting import RETRY
 from newsletter.store import notices
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import notice
