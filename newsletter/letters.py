@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from newsletter import joining, posting
 from newsletter.errors import ContentError, TransportError, where
-from newsletter.model import Accepted, Edition, LetterPurpose, LetterState, Recipient, Refused
+from newsletter.model import NOT_ALLOWED, Accepted, Edition, LetterPurpose, LetterState, Recipient, Refused
 from newsletter.store import choices
 from newsletter.store import letters as outbox
 from newsletter.store.engine import read, write
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from newsletter.transports.base import Transport
 
 EXPIRED = "expired before it could be sent"
-NOT_ALLOWED = "not on the allowlist"
 
 logger = logging.getLogger(__name__)
 

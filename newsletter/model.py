@@ -335,6 +335,7 @@ class DeliveryState(StrEnum):
 
 
 OPEN_STATES = frozenset({DeliveryState.PENDING, DeliveryState.CLAIMED, DeliveryState.HANDED})
+NOT_ALLOWED = "not on the allowlist"  # why a mail stays, in mode allowlist; kept with it
 
 
 @dataclass(frozen=True, slots=True)

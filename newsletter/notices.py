@@ -22,6 +22,7 @@ from newsletter import posting
 from newsletter.errors import TransportError
 from newsletter.message import NoticeWire
 from newsletter.model import (
+    NOT_ALLOWED,
     OPEN_STATES,
     Accepted,
     CampaignState,
@@ -35,7 +36,6 @@ from newsletter.model import (
 from newsletter.store import campaigns, doubts
 from newsletter.store import notices as outbox
 from newsletter.store.engine import read, write
-from newsletter.store.notices import NOT_ALLOWED
 from newsletter.store.personal import codes_only
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def recover(engine: Engine, mine: str, now: datetime) -> Recovered:
 
     def work(conn: Connection) -> Recovered:
         if not owners.is_living(conn, mine):
-            raise fenced()
+            raise taken_over()
         owners.bury(conn, mine, now)
         return Recovered(*ledger.orphaned(conn, now))
 
@@ -53,7 +53,7 @@ def check_clock(engine: Engine, now: datetime) -> None:
         raise clock_jumped(now, latest)
 
 
-def fenced() -> Refused:
+def taken_over() -> Refused:
     """The error of a process that others have taken for dead."""
     return Refused(
         "another process has taken this one for dead and its copies over: it was stopped, or cut off, for too long.",

@@ -264,7 +264,6 @@ def _check_going_on(order: Order, campaign: Campaign) -> None:
 
 def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter import sending, wiring
-    from newsletter.desk import Stop, SystemClock
     from newsletter.message import MessageSettings
     from newsletter.store import campaigns
     from newsletter.store.engine import many_senders, read
@@ -272,23 +271,10 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     settings = order.settings
     editions, message = read(order.engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     wires = wiring.wires(editions, MessageSettings.from_dict(message))
-    clock = SystemClock()
     shown = progress.Shown(
         campaign.label, partial(tally, order.engine, campaign), shared=many_senders(order.engine)
     )
-    conduct = sending.Conduct(
-        sign=wiring.signer(settings),
-        retry=settings.sending.retry,
-        owner=mine,
-        only=wiring.only(settings),
-        limits=wiring.limits(settings),
-        stop_refused=settings.sending.stop_refused,
-        editors=wiring.editors(settings),
-        clock=clock,
-        stopping=order.stop or Stop(),
-        notice=shown.notice,
-        told=shown.told,
-    )
+    conduct = _conduct(order, mine, shown)
     transport = wiring.transport(settings, campaign.issue)
     try:
         with shown, _stop_gracefully(conduct, shown.say):
@@ -299,6 +285,27 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     if not stopped:  # whoever stops it does not want to wait for a server
         notifying.tell_editors(settings, order.engine)
     _report(order, ended, stopped=stopped)
+
+
+def _conduct(order: Order, mine: str, shown: progress.Shown) -> Conduct:
+    from newsletter import wiring
+    from newsletter.desk import Stop, SystemClock
+    from newsletter.sending import Conduct
+
+    settings = order.settings
+    return Conduct(
+        sign=wiring.signer(settings),
+        retry=settings.sending.retry,
+        owner=mine,
+        only=wiring.only(settings),
+        limits=wiring.limits(settings),
+        stop_refused=settings.sending.stop_refused,
+        editors=wiring.editors(settings),
+        clock=SystemClock(),
+        stopping=order.stop or Stop(),
+        notice=shown.notice,
+        told=shown.told,
+    )
 
 
 def _cut_off(engine: Engine, campaign: Campaign) -> str:

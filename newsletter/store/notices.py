@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
 
-from newsletter.model import NoticeState
+from newsletter.model import NOT_ALLOWED, NoticeState
 from newsletter.store.letters import LEASE, free
 from newsletter.store.schema import notice
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
-
-NOT_ALLOWED = "not on the allowlist"
 
 
 @dataclass(frozen=True, slots=True)
