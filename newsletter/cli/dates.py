@@ -70,7 +70,7 @@ def schedule(
             ("date", "period", "issue", "how it stands"), [each.as_cells(settings) for each in dates]
         )
     _tell_scheduler(engine, now, dates=bool(dates))
-    _tell_next(dates)
+    _tell_next(settings, dates)
 
 
 def _tell_scheduler(engine: Engine, now: datetime, *, dates: bool) -> None:
@@ -93,14 +93,23 @@ def scheduler_away(engine: Engine, now: datetime) -> str:
     return ""
 
 
-def _tell_next(dates: list[Date]) -> None:
-    first = dates[0] if dates else None
-    if first is None:
+def _tell_next(settings: Settings, dates: list[Date]) -> None:
+    """About what waits for a person, else about the next date."""
+    from newsletter import content
+
+    if not dates:
         output.next_steps('in newsletter.toml, under [schedule]: send = "first tuesday 09:00"')
-    elif not first.slug:
+        return
+    first = next((each for each in dates if each.is_held), dates[0])
+    name = first.slug or next(iter(content.of_period(settings.project, first.period)), "")
+    if not name:
         output.next_steps(f"newsletter new {first.period}")
+    elif first.is_held:
+        output.next_steps(*(f"newsletter {verb} {name} --list {first.list}" for verb in ("send", "cancel")))
+    elif not first.slug:  # there are two
+        output.next_steps(f"newsletter send {name} --at TIME")
     else:
-        output.next_steps(f"newsletter check {first.slug}")
+        output.next_steps(f"newsletter check {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,11 @@ class Date:
     list: str
     slug: str  # empty: there is no issue, or it is not clear which
     standing: str
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person has to decide: one of which a campaign has come since is not."""
+        return self.standing.startswith(f"{AppointmentState.HELD}: ")
 
     def as_cells(self, settings: Settings) -> tuple[str, ...]:
         """For the table."""

@@ -64,7 +64,7 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     settings, engine, now = project.settings, project.store, sending.utc_now()
     code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
     if following := dates.next_one(engine, now):
-        output.say(f"Next: {following.label}, {dates.told(following.due_at, settings)}")
+        output.say(f"The next date: {following.label}, {dates.told(following.due_at, settings)}")
     else:
         output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code

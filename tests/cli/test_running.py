@@ -120,7 +120,9 @@ def test_an_issue_that_is_not_ready_is_told_of_beforehand_and_held_at_its_time(
         issue.write_text(right)  # mended, it stays held: a person says when
         assert look(made, DATE + timedelta(minutes=5)) == 0
         assert received(server) == []
-        assert "held: The issue 2027-12" in made.newsletter("schedule").stdout
+        shown = made.newsletter("schedule").stdout
+        assert "held: The issue 2027-12" in shown
+        assert "Next: newsletter send 2027-12 --list readers\n      newsletter cancel 2027-12" in shown
         made.newsletter("send", "2027-12", "--confirm", "5", "--clock-is-right")
         assert received(server) == EVERYBODY
         assert look(made, DATE + timedelta(minutes=10)) == 0
