@@ -205,7 +205,8 @@ def _dry_run(order: Order, options: Mapping[str, str | None]) -> None:
         counts = tally(order.engine, campaign)
         output.say(f"{campaign.label} has begun: {summary(counts)}.")
         _tell_rest(order, campaign, counts)
-        output.next_steps(campaign.send)
+        over = " --canary off" if options["canary"] == "off" else ""  # all that still counts
+        output.next_steps(f"{campaign.send}{over}")
 
 
 def _prepare_unless_begun(order: Order) -> Ready | None:

@@ -200,6 +200,8 @@ def test_ctrl_c_in_the_wait_stops_as_ever_and_off_lets_the_rest_go(made: Publish
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 8, errors
         assert "was stopped as you asked: 3 accepted, 17 waiting" in errors
+        looked = made.newsletter("send", "2026-12", "--canary", "off", "--dry-run")
+        assert "Next: newsletter send 2026-12 --list readers --canary off" in looked.stdout
         done = made.newsletter("send", "2026-12", "--canary", "off")
         assert "The canary is over by your word" in done.stdout
         assert len(readers(server)) == PEOPLE
