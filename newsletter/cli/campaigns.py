@@ -348,7 +348,7 @@ def latest(project: Project, slug: str, list_name: str | None, kind: str | None)
     found = [read(project.store, partial(find, kind=each)) for each in kinds]
     if not any(found):
         raise UsageError(
-            f"no {kind or 'campaign'} of {slug} to the list {list_name} was started.",
+            f"no {f'{kind} campaign' if kind else 'campaign'} of {slug} to the list {list_name} was started.",
             hint="`newsletter status` lists those there are.",
         )
     return [campaign for campaign in found if campaign]

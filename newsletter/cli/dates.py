@@ -50,6 +50,10 @@ def schedule(
     Those that people have set by `send` are among them, and those that are held. The dates come from [schedule] in
     newsletter.toml; `newsletter run` sends what is due.
     """
+    if as_json + systemd + cron > 1:
+        raise UsageError("--json, --systemd and --cron are three answers: ask for one.")
+    if out is not None and not systemd:
+        raise UsageError("--out is where --systemd writes its units.", hint="Add --systemd.")
     if cron or systemd:
         from newsletter.cli import installing
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.cli import output
+from newsletter.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +30,15 @@ def print_units(project: Project, user: str, out: Path | None) -> None:
         for name, unit in units.items():
             output.say(f"# --- /etc/systemd/system/{name}\n{unit}")
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, unit in units.items():
-        (out / name).write_text(unit, encoding="utf-8")
-        output.say(f"wrote {out / name}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, unit in units.items():
+            (out / name).write_text(unit, encoding="utf-8")
+            output.say(f"wrote {out / name}")
+    except OSError as error:
+        raise UsageError(f"{out} can't be written: {error.strerror}.", hint="Name another folder.") from error
     output.next_steps(
-        f"sudo cp {out}/newsletter-* /etc/systemd/system/",
+        f"sudo cp {shlex.quote(str(out))}/newsletter-* /etc/systemd/system/",
         "sudo systemctl daemon-reload",
         "sudo systemctl enable --now newsletter-run.timer newsletter-backup.timer newsletter-serve.service",
     )

@@ -303,6 +303,22 @@ def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--systemd", "--cron"), "ask for one"),
+        (("--json", "--cron"), "ask for one"),
+        (("--out", "units"), "Add --systemd."),
+        (("--systemd", "--out", "/proc/units"), "/proc/units can't be written: "),
+    ],
+)
+def test_what_can_not_be_printed_or_written_is_said(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    done = publisher(tmp_path).newsletter("schedule", *options, check=False)
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
     ("at", "told"),
     [
         ("2020-01-01 09:00", "is past"),
