@@ -355,6 +355,5 @@ def take_back(engine: Engine, one: Appointment) -> None:
         raise Refused(
             f"{one.label} has changed meanwhile.", hint="`newsletter schedule` shows how it stands."
         )
-    output.say(
-        f"{one.label} does not go out by itself any more. Nothing of it had left, and its period is free."
-    )
+    free = ", and its period is free" if one.kind.takes_period else ""
+    output.say(f"{one.label} does not go out by itself any more. Nothing of it had left{free}.")

@@ -290,6 +290,21 @@ def test_how_far_it_looks_ahead_is_said_in_the_unit_of_the_setting(tmp_path: Pat
     assert "Nothing is to go out within 12 hours." in made.newsletter("run", "--once").stdout
 
 
+def test_a_date_is_not_taken_back_in_place_of_a_rehearsal_that_is_being_sent(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, _):
+        made.newsletter("send", "2027-12", "--at", "2099-12-09 10:30", "--confirm", "5")
+        made.configure("")
+        made.newsletter("send", "2027-12", "--confirm", "5")
+        engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+        with engine.begin() as conn:
+            conn.execute(text("UPDATE campaign SET state = 'paused'"))
+        engine.dispose()
+        asked = made.newsletter("cancel", "2027-12", "--yes", check=False)
+        assert (asked.returncode, "Add --kind" in asked.stderr) == (2, True)
+        assert "is cancelled" in made.newsletter("cancel", "2027-12", "--kind", "rehearsal", "--yes").stdout
+        assert "its period is free" in made.newsletter("cancel", "2027-12", "--kind", "live").stdout
+
+
 def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
     with publishing(tmp_path / "press") as (made, _):
         printed = made.newsletter("schedule", "--systemd", "--user", "digest").stdout
