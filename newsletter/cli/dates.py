@@ -233,13 +233,24 @@ def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) ->
     )
 
 
+def refuse_other_kind(settings: Settings, kind: Kind) -> None:
+    """Raises ``Refused`` when what was to be sent, or was begun, is not what would be sent by the present settings."""
+    from newsletter import wiring
+
+    if (now := wiring.kind(settings)) is not kind:
+        raise Refused(
+            f"it was to be a {kind} campaign, and what is sent now would be a {now}.",
+            hint="Somebody has changed [sending] since.",
+        )
+
+
 def problem(order: Order) -> NewsletterError | None:
     """What is in the way of sending it now; it is not asked for what needs the network."""
     from newsletter import wiring
 
     try:
         planning.refuse_nobody(order, planning.look(order).plan)
-        wiring.kind(order.settings)
+        refuse_other_kind(order.settings, order.kind)
         wiring.transport(order.settings, order.slug)
     except NewsletterError as error:
         return error

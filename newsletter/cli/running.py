@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 20.0  # between two looks; a date is met to the second
 STEP_SECONDS = 0.2  # in which a signal is answered
+TIMES = re.compile(r"\d\d:\d\d(:\d\d)?")
 
 
 @click.command(epilog="Example: newsletter run --once")
@@ -72,19 +74,34 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
 
 def _loop(project: Project, stop: Stop, *, clock_is_right: bool) -> None:
     """Settings are read each time: who mends one need not start it again. An error is told once, until it changes."""
-    last = ""
+    said = Said()
     while not stop.is_set():
         wait = LOOK_SECONDS
+        said.next_look()
         try:
             with _opened(project) as (settings, engine):
-                Look(settings, engine, sending.utc_now(), stop).work(clock_is_right=clock_is_right)
+                Look(settings, engine, sending.utc_now(), stop, said).work(clock_is_right=clock_is_right)
                 wait = _until_next(engine, sending.utc_now())
-            last = ""
         except NewsletterError as error:
-            if str(error) != last:
+            if said.anew(str(error)):
                 output.print_error(error)
-            last = str(error)
         _rest(stop, wait)
+
+
+class Said:
+    """What the last look has said: said again at each, it would fill a log with the same line three times a minute."""
+
+    def __init__(self) -> None:
+        self._before, self._now = set[str](), set[str]()
+
+    def next_look(self) -> None:
+        """What this look does not say is new at the next one."""
+        self._before, self._now = self._now, set()
+
+    def anew(self, words: str) -> bool:
+        """Whether the last look has not said it; times of day in it do not make it new."""
+        self._now.add(known := TIMES.sub("", words))
+        return known not in self._before
 
 
 @contextmanager
@@ -133,6 +150,7 @@ class Look:
     engine: Engine
     now: datetime
     stop: Stop
+    said: Said = field(default_factory=Said)
 
     @cached_property
     def _tell(self) -> Tell:
@@ -184,7 +202,8 @@ class Look:
         try:
             sending.carry_out(self._order(one))
         except Occupied as busy:
-            output.say(f"{one.label} waits: {busy}")
+            if self.said.anew(words := f"{one.label} waits: {busy}"):
+                output.say(words)
         except (DatabaseError, hosting.NotInPlace):
             raise
         except NewsletterError as error:
@@ -202,15 +221,9 @@ class Look:
         return error.exit_code
 
     def _order(self, one: Appointment) -> Order:
-        from newsletter import wiring
-
         order = dates.order_of(self.settings, self.engine, one, dates.slug_of(self.settings, one))
-        if (kind := wiring.kind(self.settings)) is not one.kind:
-            raise Refused(
-                f"it was to be a {one.kind} campaign, and what is sent now would be a {kind}.",
-                hint="Somebody has changed [sending] since.",
-            )
-        return replace(order, again=kind is Kind.REHEARSAL, stop=self.stop)
+        dates.refuse_other_kind(self.settings, one.kind)
+        return replace(order, again=one.kind is Kind.REHEARSAL, stop=self.stop)
 
     def _cut_off(self) -> list[Campaign]:
         """Campaigns of such dates that nobody is sending, and of which something may leave soon."""
@@ -246,11 +259,17 @@ class Look:
             stop=self.stop,
         )
         try:
+            # What is switched off sends nothing, and an allowlist would skip everybody else for good.
+            dates.refuse_other_kind(self.settings, campaign.kind)
             sending.carry_out(order)
         except Occupied:
             return 0
         except DatabaseError:
             raise
+        except Refused as error:
+            if self.said.anew(words := f"{campaign.label} does not go on by itself: {_words(error)}"):
+                output.warn(words)
+            return error.exit_code
         except NewsletterError as error:
             output.print_error(error)
             return error.exit_code
