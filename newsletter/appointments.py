@@ -145,6 +145,26 @@ def hold(engine: Engine, one: Appointment, reason: str, now: datetime, tell: Tel
     return write(engine, lambda conn: _ended(conn, one, AppointmentState.HELD, reason, now, tell))
 
 
+class Changed(Refused):
+    """Somebody has taken it back, held it or moved it since it was found due."""
+
+
+def check_unchanged(conn: Connection, one: Appointment) -> None:
+    """For the last transaction of a freeze, which takes minutes for a long list. Raises ``Changed``."""
+    found = rows.find(conn, one.period, one.list, one.kind)
+    if found is None or (found.id, found.state, found.due_at) != (
+        one.id,
+        AppointmentState.WAITING,
+        one.due_at,
+    ):
+        how = (
+            f"is {found.state}"
+            if found and found.state is not AppointmentState.WAITING
+            else "has another date"
+        )
+        raise Changed(f"{one.label} {how} meanwhile, and nothing of it has left.")
+
+
 # The schedule
 
 

@@ -195,7 +195,7 @@ class Look:
 
     def _attempt(self, one: Appointment) -> int:
         """Its time has come. What needs a person holds it; what may pass by itself is tried at the next look."""
-        from newsletter import hosting
+        from newsletter import appointments, hosting
 
         if self.stop.is_set():
             return 0
@@ -204,6 +204,8 @@ class Look:
         except Occupied as busy:
             if self.said.anew(words := f"{one.label} waits: {busy}"):
                 output.say(words)
+        except appointments.Changed as changed:
+            output.say(str(changed))
         except (DatabaseError, hosting.NotInPlace):
             raise
         except NewsletterError as error:

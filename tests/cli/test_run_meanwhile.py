@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from newsletter.cli.running import Said
-from tests.cli.test_running import BEFORE, EVERYBODY, LIVE, look, publishing, received, set_back
+from newsletter.store import preparing
+from tests.cli.test_running import (
+    BEFORE,
+    DATE,
+    EVERYBODY,
+    LIVE,
+    look,
+    notices,
+    publishing,
+    received,
+    set_back,
+)
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from tests.support.holding import HoldingServer
     from tests.support.publisher import Publisher
@@ -65,3 +78,28 @@ def test_what_the_last_look_has_said_is_not_said_again() -> None:
     said.next_look()
     said.next_look()
     assert said.anew("the clock says 09:07:00 UTC")
+
+
+@pytest.mark.parametrize("deed", [("cancel", "2027-12"), ("send", "2027-12", "--at", "2099-12-20 10:00")])
+def test_a_date_that_is_taken_back_or_moved_during_the_freeze_sends_nothing(
+    tmp_path: Path, deed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Whoever was told that it does not go out now can rely on it; a freeze takes minutes for a long list."""
+    with publishing(tmp_path) as (made, server):
+        look(made, BEFORE)
+        look(made, DATE - timedelta(hours=1))
+        size = preparing.size
+
+        def meanwhile(conn: Connection, campaign: int) -> int:
+            more = ["--confirm", "5"] if deed[0] == "send" else []
+            made.newsletter(*deed, *more)
+            return size(conn, campaign)
+
+        monkeypatch.setattr(preparing, "size", meanwhile)
+        assert look(made, DATE) == 0
+        assert "meanwhile, and nothing of it has left." in capsys.readouterr().out
+        assert look(made, DATE) == 0
+        assert received(server) == []
+        assert notices(made) == []
+        assert "preparing" not in made.newsletter("status").stdout
+        assert ("2099" in made.newsletter("schedule").stdout) is (deed[0] == "send")
