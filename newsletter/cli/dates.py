@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from newsletter.cli import output, planning
-from newsletter.errors import ChecksFailed, ContentError, NewsletterError, Refused, UsageError
+from newsletter.errors import ChecksFailed, ContentError, DatabaseError, NewsletterError, Refused, UsageError
 from newsletter.model import Appointment, AppointmentState, Kind
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _date(settings: Settings, engine: Engine, one: Appointment) -> Date:
         slug = slug_of(settings, one)
     except ContentError as error:
         return Date(one.due_at, one.period, one.list, "", _standing(engine, one) or str(error))
-    standing = _standing(engine, one) or _readiness(order_of(settings, engine, one, slug))
+    standing = _standing(engine, one) or _readiness(problem(settings, engine, one, slug))
     return Date(one.due_at, one.period, one.list, slug, standing)
 
 
@@ -223,7 +223,7 @@ def slug_of(settings: Settings, one: Appointment) -> str:
 
 
 def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
-    """What a send of it would be."""
+    """What a send of it would be. Raises ``UsageError`` when its options fit the settings no more."""
     from newsletter.cli import canary
 
     first = canary.asked(settings, one.kind, one.options.get("canary"), one.options.get("canary_wait"))
@@ -244,22 +244,24 @@ def refuse_other_kind(settings: Settings, kind: Kind) -> None:
         )
 
 
-def problem(order: Order) -> NewsletterError | None:
+def problem(settings: Settings, engine: Engine, one: Appointment, slug: str) -> NewsletterError | None:
     """What is in the way of sending it now; it is not asked for what needs the network."""
     from newsletter import wiring
 
     try:
+        order = order_of(settings, engine, one, slug)
         planning.refuse_nobody(order, planning.look(order).plan)
         refuse_other_kind(order.settings, order.kind)
         wiring.transport(order.settings, order.slug)
+    except DatabaseError:
+        raise
     except NewsletterError as error:
         return error
     return None
 
 
-def _readiness(order: Order) -> str:
+def _readiness(error: NewsletterError | None) -> str:
     """For the table; one line."""
-    error = problem(order)
     if error is None:
         return "ready"
     if isinstance(error, ChecksFailed):

@@ -161,7 +161,7 @@ class Look:
     def work(self, *, clock_is_right: bool = False) -> int:
         """Does what is due; returns the exit code of the first thing that wants a person.
 
-        Raises ``DatabaseError``, ``Refused`` when the clock has jumped back, and ``hosting.NotInPlace``: all may pass.
+        Raises ``DatabaseError``, and ``Refused`` when the clock has jumped back: both may pass.
         """
         from newsletter import appointments, wiring
 
@@ -191,7 +191,7 @@ class Look:
             slug = dates.slug_of(self.settings, one)
         except NewsletterError as error:
             return error
-        return dates.problem(dates.order_of(self.settings, self.engine, one, slug))
+        return dates.problem(self.settings, self.engine, one, slug)
 
     def _attempt(self, one: Appointment) -> int:
         """Its time has come. What needs a person holds it; what may pass by itself is tried at the next look."""
@@ -206,11 +206,25 @@ class Look:
                 output.say(words)
         except appointments.Changed as changed:
             output.say(str(changed))
-        except (DatabaseError, hosting.NotInPlace):
+        except hosting.NotInPlace as missing:
+            return self._wait_for(one, missing)
+        except DatabaseError:
             raise
         except NewsletterError as error:
             return self._hold(one, error)
         return 0
+
+    def _wait_for(self, one: Appointment, missing: NewsletterError) -> int:
+        """It may pass by itself, or not: the editors hear of it once, and other dates do not wait for it."""
+        from newsletter.store.engine import write
+
+        about = type(missing).__name__
+        tell = partial(self._tell, event="remind", one=one, why=_words(missing), now=self.now, about=about)
+        write(self.engine, tell)
+        if self.said.anew(f"{one.label}: {missing}"):
+            output.warn(f"{one.label} waits, and is tried again:")
+            output.print_error(missing)
+        return missing.exit_code
 
     def _hold(self, one: Appointment, error: NewsletterError) -> int:
         """Unless its campaign has begun: then the error is about that."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from newsletter import hosting
 from newsletter.cli.running import Said
 from newsletter.store import preparing
 from tests.cli.test_running import (
@@ -24,10 +26,12 @@ from tests.cli.test_running import (
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
 
+    from newsletter.model import Email
     from tests.support.holding import HoldingServer
     from tests.support.publisher import Publisher
 
@@ -103,3 +107,51 @@ def test_a_date_that_is_taken_back_or_moved_during_the_freeze_sends_nothing(
         assert notices(made) == []
         assert "preparing" not in made.newsletter("status").stdout
         assert ("2099" in made.newsletter("schedule").stdout) is (deed[0] == "send")
+
+
+def test_what_one_date_waits_for_keeps_no_other_back_and_the_editors_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """With ``late = "send"`` it would wait for ever, and so would the issue behind it."""
+    with publishing(tmp_path) as (made, server):
+        made.configure(
+            LIVE.format(port=server.port, mode="live").replace("[sending]", 'late = "send"\n[sending]')
+        )
+        look(made, BEFORE)
+        another(made, "2027-11", "--at", "2027-12-07 09:30", "--confirm", "5")
+
+        def only_one_is_there(editions: Sequence[Email], _: object) -> None:
+            if editions[0].subject != ANOTHER:
+                raise hosting.NotInPlace("the picture brain.png can't be fetched.")
+
+        monkeypatch.setattr(hosting, "verify", only_one_is_there)
+        for hours in (1, 2, 50):
+            assert look(made, DATE + timedelta(hours=hours)) == 5
+        assert received(server) == EVERYBODY
+        assert notices(made) == ["Research Digest: 2027-12 to readers is not ready yet"]
+        assert "2027-12 to readers waits, and is tried again" in capsys.readouterr().err
+
+
+def test_options_that_fit_the_settings_no_more_are_told_and_keep_nothing_else_back(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, server):
+        plain = LIVE.format(port=server.port, mode="live")
+        made.configure(plain.replace("connections", 'canary = "20%"\nconnections'))
+        look(made, BEFORE)
+        another(made, "2027-11", "--at", "2027-12-09 10:30", "--confirm", "5", "--canary-wait", "30m")
+        made.configure(plain)
+        assert "not ready: --canary-wait says" in made.newsletter("schedule").stdout
+        assert look(made, DATE) == 0
+        assert received(server) == EVERYBODY
+        assert notices(made) == ["Research Digest: 2027-11 to readers is not ready yet"]
+
+
+ANOTHER = "Copper in the thalamus"
+
+
+def another(made: Publisher, slug: str, *more: str) -> None:
+    """A second issue, with a date of its own."""
+    folder = made.root / "issues" / slug
+    shutil.copytree(made.root / "issues" / "2027-12", folder)
+    toml = folder / "issue.toml"
+    toml.write_text(toml.read_text().replace("Iron in the thalamus", ANOTHER))
+    made.newsletter("send", slug, *more)
