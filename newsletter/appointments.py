@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from newsletter.model import Kind
+    from newsletter.model import Campaign, Kind
     from newsletter.schedule import Occurrence, Schedule
 
 
@@ -248,15 +248,30 @@ def _arrange(
         rows.set_again(conn, found.id, due_at, now=now, issue=target.issue, options=options)
     made = rows.find(conn, *key)
     assert made is not None
+    _end_others(conn, made, now)
+    if (campaign := rows.campaign_of(conn, made)) is not None:  # in another period
+        raise _begun(campaign)
     return made
+
+
+def _end_others(conn: Connection, made: Appointment, now: datetime) -> None:
+    """An issue has one date: its period may have been another when it got the first."""
+    mine = (made.issue, made.list, made.kind)
+    for one in rows.every(conn):
+        if one.id != made.id and (one.issue, one.list, one.kind) == mine:
+            rows.end(conn, one.id, AppointmentState.CANCELLED, "it has another date", now, rows.OPEN)
+
+
+def _begun(campaign: Campaign) -> Refused:
+    return Refused(
+        f"{campaign.label} has the period {campaign.period} already: it is {campaign.state}.",
+        hint="A period is sent once. `newsletter status` shows it.",
+    )
 
 
 def _check_free(conn: Connection, found: Appointment, target: Target) -> None:
     if (campaign := rows.campaign_of(conn, found)) is not None:
-        raise Refused(
-            f"{campaign.label} has the period {target.period} already: it is {campaign.state}.",
-            hint="A period is sent once. `newsletter status` shows it.",
-        )
+        raise _begun(campaign)
     if found.state in rows.OPEN and found.issue not in {"", target.issue}:
         raise Refused(
             f"the period {target.period} of the list {target.list} has a date already, for {found.issue}.",

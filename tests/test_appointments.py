@@ -315,3 +315,18 @@ def test_a_cancelled_date_is_skipped(office: Office) -> None:
     assert appointments.cancel(office.engine, made, DECEMBER - DAY)
     assert office.look(DECEMBER) == Agenda()
     assert periods(office.look(JANUARY).due) == ["2028-01"]
+
+
+def test_an_issue_that_was_sent_for_another_period_gets_no_date(office: Office) -> None:
+    office.send("2027-12", "2027-11")
+    target = Target("2027-12", "2027-12", "readers", Kind.LIVE)
+    with pytest.raises(Refused, match="has the period 2027-11 already"):
+        appointments.arrange(office.engine, target, JANUARY, {}, BEGUN)
+    assert office.all() == {}
+
+
+def test_an_issue_has_one_date_also_when_its_period_is_another_one_now(office: Office) -> None:
+    first = appointments.arrange(office.engine, SPECIAL, THURSDAY, {}, BEGUN)
+    appointments.arrange(office.engine, replace(SPECIAL, period="2027-12 (2)"), JANUARY, {}, BEGUN)
+    assert [one.period for one in read(office.engine, rows.every)] == ["2027-12 (2)"]
+    assert office.all()[first.period][0] == "cancelled"

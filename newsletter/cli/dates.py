@@ -13,12 +13,12 @@ import click
 
 from newsletter.cli import output, planning
 from newsletter.errors import ChecksFailed, ContentError, DatabaseError, NewsletterError, Refused, UsageError
-from newsletter.model import Appointment, AppointmentState, Kind
+from newsletter.model import Appointment, AppointmentState, CampaignState, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
     from newsletter.cli.planning import Order
@@ -244,12 +244,30 @@ def refuse_other_kind(settings: Settings, kind: Kind) -> None:
         )
 
 
+def refuse_sent_before(engine: Engine, one: Appointment, slug: str) -> None:
+    """Raises ``Refused`` when the issue has had a campaign that is not of this date: its `period` was changed since."""
+    from newsletter.store import appointments, campaigns
+    from newsletter.store.engine import read
+
+    def look(conn: Connection) -> Campaign | None:
+        found = campaigns.find(conn, slug, one.list, one.kind) if one.kind is Kind.LIVE else None
+        known = found is None or found.state is CampaignState.PREPARING or appointments.campaign_of(conn, one)
+        return None if known else found
+
+    if earlier := read(engine, look):
+        raise Refused(
+            f"{earlier.label} has begun before, for the period {earlier.period}, and an issue goes to nobody twice.",
+            hint=f"What is to go in {one.period} needs an issue of its own.",
+        )
+
+
 def problem(settings: Settings, engine: Engine, one: Appointment, slug: str) -> NewsletterError | None:
     """What is in the way of sending it now; it is not asked for what needs the network."""
     from newsletter import wiring
 
     try:
         order = order_of(settings, engine, one, slug)
+        refuse_sent_before(engine, one, slug)
         planning.refuse_nobody(order, planning.look(order).plan)
         refuse_other_kind(order.settings, order.kind)
         wiring.transport(order.settings, order.slug)

@@ -239,6 +239,7 @@ class Look:
     def _order(self, one: Appointment) -> Order:
         order = dates.order_of(self.settings, self.engine, one, dates.slug_of(self.settings, one))
         dates.refuse_other_kind(self.settings, one.kind)
+        dates.refuse_sent_before(self.engine, one, order.slug)
         return replace(order, again=one.kind is Kind.REHEARSAL, stop=self.stop)
 
     def _cut_off(self) -> list[Campaign]:

@@ -155,3 +155,39 @@ def another(made: Publisher, slug: str, *more: str) -> None:
     toml = folder / "issue.toml"
     toml.write_text(toml.read_text().replace("Iron in the thalamus", ANOTHER))
     made.newsletter("send", slug, *more)
+
+
+@pytest.mark.parametrize("why", [(), ("--override", "the first one had a wrong figure")])
+def test_an_issue_with_a_date_is_not_forgotten_when_another_one_takes_its_period(
+    tmp_path: Path, why: tuple[str, ...]
+) -> None:
+    with publishing(tmp_path) as (made, server):
+        look(made, BEFORE)
+        another(made, "2027-12-b", "--at", "2027-12-09 10:30", "--confirm", "5", *why)
+        made.newsletter("send", "2027-12", "--confirm", "5", "--clock-is-right")
+        assert ("not ready: the period 2027-12" in made.newsletter("schedule").stdout) is (not why)
+        code = look(made, datetime(2027, 12, 9, 10, 31, tzinfo=UTC))
+        assert (code, len(received(server))) == ((0, 10) if why else (5, 5))
+        assert [each for each in notices(made) if "was not sent" in each] == (
+            [] if why else ["Research Digest: 2027-12-b to readers was not sent"]
+        )
+        assert look(made, datetime(2027, 12, 9, 10, 32, tzinfo=UTC)) == 0
+
+
+def test_an_issue_that_was_sent_for_another_month_is_held_at_once(tmp_path: Path) -> None:
+    """And not said to be sent before at each look, until it is too late for ``max_lateness``."""
+    with publishing(tmp_path) as (made, server):
+        issue = made.root / "issues" / "2027-12" / "issue.toml"
+        right = issue.read_text()
+        issue.write_text(f'period = "2027-11"\n{right}')
+        made.newsletter("send", "2027-12", "--confirm", "5")
+        issue.write_text(right)
+        refused = made.newsletter(
+            "send", "2027-12", "--at", "2099-12-07 10:00", "--confirm", "0", check=False
+        )
+        assert refused.returncode == 5
+        look(made, BEFORE)
+        assert look(made, DATE) == 5
+        told = "2027-12 to readers has begun before, for the period 2027-11"
+        assert f"held: {told}" in made.newsletter("schedule").stdout
+        assert received(server) == EVERYBODY
