@@ -82,7 +82,9 @@ def look(engine: Engine, rules: Rules, now: datetime, tell: Tell, *, clock_is_ri
 
     Calling it twice is calling it once. Raises ``DatabaseError``, and ``Refused`` when the clock has jumped back.
     """
-    if not clock_is_right:
+    if clock_is_right:
+        recovery.trust_clock(engine, now)
+    else:
         recovery.check_clock(engine, now)
         seen = last_seen(engine)
         if seen is not None and limits.is_behind(now, seen):
@@ -96,7 +98,7 @@ def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
     agenda = Agenda()
     for late in _follow(conn, rules, since, now):
         _end(conn, late, Verdict.DROP, MISSED, now, tell, agenda)
-    claimed = facts.recall_moment(conn, instance.CLAIMED_AT)
+    claimed = _not_ahead(conn, instance.CLAIMED_AT, now)
     for one in rows.every(conn, {AppointmentState.WAITING}):
         start = max(filter(None, (claimed, None if one.issue else since)), default=one.due_at)
         verdict = judge(one.due_at, now, rules.max_lateness, rules.late, start)
@@ -171,11 +173,23 @@ def check_unchanged(conn: Connection, one: Appointment) -> None:
 def _counts_since(conn: Connection, rules: Rules, now: datetime) -> datetime:
     """From when on the present schedule counts: whoever writes one down does not ask for what is past."""
     words = f"{rules.schedule}, {rules.zone}, to {rules.list}" if rules.schedule else ""
-    since = facts.recall_moment(conn, SINCE)
+    since = _not_ahead(conn, SINCE, now)
     if since is None or facts.recall(conn, SCHEDULE) != words:
         facts.remember(conn, {SCHEDULE: words, SINCE: now.isoformat()})
         return now
     return since
+
+
+def _not_ahead(conn: Connection, key: str, now: datetime) -> datetime | None:
+    """A moment that was remembered; now, for good, when a clock that was wrong then has put it into the future.
+
+    Years ahead, it would hold every date until then, or never write one down.
+    """
+    moment = facts.recall_moment(conn, key)
+    if moment is None or moment <= now:
+        return moment
+    facts.remember(conn, {key: now.isoformat()})
+    return now
 
 
 def _follow(conn: Connection, rules: Rules, since: datetime, now: datetime) -> list[Appointment]:

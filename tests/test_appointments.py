@@ -330,3 +330,13 @@ def test_an_issue_has_one_date_also_when_its_period_is_another_one_now(office: O
     appointments.arrange(office.engine, replace(SPECIAL, period="2027-12 (2)"), JANUARY, {}, BEGUN)
     assert [one.period for one in read(office.engine, rows.every)] == ["2027-12 (2)"]
     assert office.all()[first.period][0] == "cancelled"
+
+
+@pytest.mark.parametrize("key", [appointments.SINCE, instance.CLAIMED_AT])
+def test_a_clock_that_was_years_ahead_when_the_schedule_was_seen_holds_nothing_for_years(
+    office: Office, key: str
+) -> None:
+    write(office.engine, lambda conn: facts.remember(conn, {key: "2035-01-01T00:00:00+00:00"}))
+    office.look(DECEMBER - DAY)
+    assert periods(office.look(DECEMBER).due) == ["2027-12"]
+    assert office.editors.heard == []

@@ -82,6 +82,7 @@ def _loop(project: Project, stop: Stop, *, clock_is_right: bool) -> None:
             with _opened(project) as (settings, engine):
                 Look(settings, engine, sending.utc_now(), stop, said).work(clock_is_right=clock_is_right)
                 wait = _until_next(engine, sending.utc_now())
+            clock_is_right = False  # that was about the past, which is put right: the next jump counts again
         except NewsletterError as error:
             if said.anew(str(error)):
                 output.print_error(error)

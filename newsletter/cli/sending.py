@@ -95,8 +95,7 @@ def send(
     if dry_run:
         _dry_run(order)
         return
-    if not clock_is_right:
-        recovery.check_clock(order.engine, datetime.now(UTC))
+    (recovery.trust_clock if clock_is_right else recovery.check_clock)(order.engine, datetime.now(UTC))
     try:
         carry_out(order, canary)
     except Occupied as busy:

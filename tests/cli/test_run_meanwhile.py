@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from newsletter import hosting
+from newsletter.cli import sending
 from newsletter.cli.running import Said
 from newsletter.store import preparing
 from tests.cli.test_running import (
@@ -191,3 +193,29 @@ def test_an_issue_that_was_sent_for_another_month_is_held_at_once(tmp_path: Path
         told = "2027-12 to readers has begun before, for the period 2027-11"
         assert f"held: {told}" in made.newsletter("schedule").stdout
         assert received(server) == EVERYBODY
+
+
+def test_after_a_clock_that_was_years_ahead_one_word_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service is started without the option, and must not wait until those years are over."""
+    with publishing(tmp_path) as (made, server):
+        monkeypatch.setattr(sending, "utc_now", lambda: datetime(2035, 1, 20, 9, tzinfo=UTC))
+        made.newsletter("run", "--once")
+        monkeypatch.undo()
+        made.newsletter("send", "2027-12", "--confirm", "5")
+        end_in(made, datetime(2035, 1, 20, 9, tzinfo=UTC))
+        refused = made.newsletter("run", "--once", check=False)
+        assert refused.returncode == 5
+        assert "`newsletter run --once --clock-is-right`" in refused.stderr
+        made.newsletter("run", "--once", "--clock-is-right")
+        assert made.newsletter("run", "--once").returncode == 0
+        assert received(server) == EVERYBODY
+
+
+def end_in(made: Publisher, moment: datetime) -> None:
+    """The sender has written down that it ended then."""
+    engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE owner SET ended_at = :at"), {"at": int(moment.timestamp()) * 1_000_000})
+    engine.dispose()
