@@ -18,7 +18,7 @@ from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Engine
@@ -171,10 +171,19 @@ class Look:
         codes = [_tell_ended(one) for one in agenda.ended]
         for one in agenda.near:
             self._remind(one)
-        codes += [self._attempt(one) for one in agenda.due]
+        codes += self._attempts(agenda.due)
         codes += [self._go_on(campaign) for campaign in self._cut_off()]
-        wiring.post(self.settings, self.engine).work()
+        if not self.stop.is_set():  # whoever stops it does not want to wait for a server
+            wiring.post(self.settings, self.engine).work()
         return next(filter(None, codes), 0)
+
+    def _attempts(self, due: Sequence[Appointment]) -> Iterator[int]:
+        """One after the other. Behind one that took long the next look judges anew: the rest may be late by then."""
+        began = time.monotonic()
+        for one in due:
+            yield self._attempt(one)
+            if time.monotonic() - began >= LOOK_SECONDS:
+                return
 
     def _remind(self, one: Appointment) -> None:
         """Its time comes near: the editors hear, once, of each kind of thing that is in the way."""

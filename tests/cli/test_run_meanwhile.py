@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from newsletter import hosting
-from newsletter.cli import sending
+from newsletter.cli import running, sending
 from newsletter.cli.running import Said
 from newsletter.store import preparing
 from tests.cli.test_running import (
@@ -219,3 +219,18 @@ def end_in(made: Publisher, moment: datetime) -> None:
     with engine.begin() as conn:
         conn.execute(text("UPDATE owner SET ended_at = :at"), {"at": int(moment.timestamp()) * 1_000_000})
     engine.dispose()
+
+
+def test_what_was_due_behind_a_long_send_is_judged_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be later than `max_lateness` by then, or be taken back."""
+    with publishing(tmp_path) as (made, server):
+        look(made, BEFORE)
+        another(made, "2027-11", "--at", "2027-12-07 08:59", "--confirm", "5")
+        monkeypatch.setattr(running, "LOOK_SECONDS", 0.0)  # any send is a long one
+        assert look(made, DATE) == 0
+        assert received(server) == EVERYBODY
+        assert look(made, DATE + timedelta(hours=7)) == 5
+        assert received(server) == EVERYBODY
+        assert notices(made) == ["Research Digest: 2027-12 to readers was not sent"]
