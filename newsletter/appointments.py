@@ -44,7 +44,7 @@ class Tell(Protocol):
     def __call__(
         self, conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
-        """``event``: held, dropped or remind. They hear of each ``about`` once."""
+        """``event``: held, dropped, late or remind. They hear of each ``about`` once."""
 
 
 SCHEDULE = "schedule"  # in ``meta``: the one that counts, in words
@@ -104,6 +104,8 @@ def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
         verdict = judge(one.due_at, now, rules.max_lateness, rules.late, start)
         if verdict is Verdict.SEND:
             agenda.due.append(one)
+            if now - one.due_at > rules.max_lateness:
+                tell(conn, "late", one, _too_late(rules), now)
         elif verdict is Verdict.WAIT:
             agenda.near += [one] if one.due_at - now <= rules.remind else []
         else:
