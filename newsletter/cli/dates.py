@@ -325,13 +325,22 @@ def _moment(settings: Settings, text: str, now: datetime) -> datetime:
     return found
 
 
-def open_appointments(engine: Engine, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
-    """Those of an issue, by its own date or by the schedule's."""
+def open_appointments(
+    settings: Settings, engine: Engine, slug: str, list_name: str, kind: str | None
+) -> list[Appointment]:
+    """Those of an issue, by its own date or by that of its period."""
+    from newsletter import content
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
     found = read(engine, appointments.every)
-    mine = [one for one in found if one.list == list_name and slug in {one.issue, one.period}]
+    here = [one for one in found if one.list == list_name]
+    mine = [
+        one
+        for one in here
+        if slug
+        in ([one.issue] if one.issue else {one.period, *content.of_period(settings.project, one.period)})
+    ]
     return [one for one in mine if kind is None or one.kind is Kind(kind)]
 
 

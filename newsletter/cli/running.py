@@ -168,7 +168,7 @@ class Look:
 
         rules = wiring.rules(self.settings)
         agenda = appointments.look(self.engine, rules, self.now, self._tell, clock_is_right=clock_is_right)
-        codes = [_tell_ended(one) for one in agenda.ended]
+        codes = [self._tell_ended(one) for one in agenda.ended]
         for one in agenda.near:
             self._remind(one)
         codes += self._attempts(agenda.due)
@@ -243,8 +243,15 @@ class Look:
         held = appointments.hold(self.engine, one, _words(error), self.now, self._tell)
         output.print_error(error)
         if held is not None:
-            _tell_ended(held)
+            self._tell_ended(held)
         return error.exit_code
+
+    def _tell_ended(self, one: Appointment) -> int:
+        from newsletter import wiring
+
+        output.warn(f"{one.label} is {one.state}: {one.reason.rstrip('.')}.")
+        output.next_steps(f"newsletter send {wiring.named(self.settings, one)} --list {one.list}")
+        return Refused.exit_code
 
     def _order(self, one: Appointment) -> Order:
         order = dates.order_of(self.settings, self.engine, one, dates.slug_of(self.settings, one))
@@ -301,12 +308,6 @@ class Look:
             output.print_error(error)
             return error.exit_code
         return 0
-
-
-def _tell_ended(one: Appointment) -> int:
-    output.warn(f"{one.label} is {one.state}: {one.reason.rstrip('.')}.")
-    output.next_steps(f"newsletter send {one.issue or one.period} --list {one.list}")
-    return Refused.exit_code
 
 
 def _words(error: NewsletterError) -> str:

@@ -234,3 +234,33 @@ def test_what_was_due_behind_a_long_send_is_judged_anew(
         assert look(made, DATE + timedelta(hours=7)) == 5
         assert received(server) == EVERYBODY
         assert notices(made) == ["Research Digest: 2027-12 to readers was not sent"]
+
+
+def test_an_issue_with_another_name_than_its_period_is_named_and_can_be_taken_back(
+    tmp_path: Path, capsys
+) -> None:
+    with publishing(tmp_path, mode="off") as (made, _):
+        look(made, BEFORE)
+        (made.root / "issues" / "2027-12").rename(made.root / "issues" / "winter")
+        issue = made.root / "issues" / "winter" / "issue.toml"
+        issue.write_text(f'period = "2027-12"\n{issue.read_text()}')
+        look(made, DATE)
+        assert "Next: newsletter send winter --list readers" in capsys.readouterr().out
+        assert "newsletter cancel winter --list readers" in mails(made)[-1]
+        assert "does not go out by itself" in made.newsletter("cancel", "winter").stdout
+
+
+def test_cancelling_an_issue_leaves_the_date_that_another_one_has_in_its_period(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, _):
+        another(made, "2027-12-b", "--at", "2099-12-09 10:30", "--confirm", "5")
+        assert made.newsletter("cancel", "2027-12", check=False).returncode == 2
+        assert "2027-12-b  ready" in made.newsletter("schedule").stdout
+
+
+def mails(made: Publisher) -> list[str]:
+    """What the editors are told, in full."""
+    engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+    with engine.connect() as conn:
+        found = list(conn.scalars(text("SELECT text FROM notice ORDER BY id")))
+    engine.dispose()
+    return found
