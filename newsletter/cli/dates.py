@@ -69,28 +69,42 @@ def schedule(
         output.print_table(
             ("date", "period", "issue", "how it stands"), [each.as_cells(settings) for each in dates]
         )
-    _tell_scheduler(engine, now, dates=bool(dates))
+    _tell_scheduler(settings, engine, now, dates=bool(dates))
     _tell_next(dates)
 
 
-def _tell_scheduler(engine: Engine, now: datetime, *, dates: bool) -> None:
-    if words := scheduler_away(engine, now):
+def _tell_scheduler(settings: Settings, engine: Engine, now: datetime, *, dates: bool) -> None:
+    if words := scheduler_away(settings, engine, now):
         if dates:
             output.warn(words)
     else:
         output.say("`newsletter run` is at work.")
 
 
-def scheduler_away(engine: Engine, now: datetime) -> str:
+def scheduler_away(settings: Settings, engine: Engine, now: datetime) -> str:
     """What to say when nobody would send what is due; empty when somebody would."""
     from newsletter import appointments
 
+    if _sends_of_a_date(settings, engine):  # it looks again when that is done
+        return ""
     seen = appointments.last_seen(engine)
     if seen is None:
         return "nothing goes out by itself before `newsletter run` is at work, and it never was."
     if now - seen > LOST:
         return f"nothing goes out by itself: `newsletter run` was last at work on {seen.astimezone():%Y-%m-%d %H:%M}."
     return ""
+
+
+def _sends_of_a_date(settings: Settings, engine: Engine) -> bool:
+    """A process is at work on what came of an appointment: an hour, where a canary waits."""
+    from newsletter import wiring
+    from newsletter.store import appointments, owners
+    from newsletter.store.engine import read
+
+    at_work = [
+        one.campaign_id for one in owners.at_work(engine, wiring.lock_path(settings)) if one.campaign_id
+    ]
+    return any(read(engine, partial(appointments.of_campaign, campaign_id=each)) for each in at_work)
 
 
 def _tell_next(dates: list[Date]) -> None:
@@ -306,7 +320,7 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
     said = {name: text for name, text in options.items() if text is not None}
     made = appointments.arrange(order.engine, planned.target, due_at, said, now)
     output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
-    if away := scheduler_away(order.engine, now):
+    if away := scheduler_away(order.settings, order.engine, now):
         output.warn(away)
     output.next_steps("newsletter schedule", f"newsletter cancel {order.slug} takes it back")
 
@@ -345,7 +359,7 @@ def open_appointments(
 
 
 def tell_open(settings: Settings, engine: Engine) -> None:
-    """For ``newsletter status``: what is held, and what goes out next."""
+    """For ``newsletter status``: what is held, what is to go out next, and whether anybody is there to send it."""
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
@@ -353,8 +367,12 @@ def tell_open(settings: Settings, engine: Engine) -> None:
     for one in found:
         if one.state is AppointmentState.HELD:
             output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.reason}")
-    if following := next((one for one in found if one.state is AppointmentState.WAITING), None):
-        output.say(f"{following.label} goes out on {told(following.due_at, settings)}.")
+    waiting = [one for one in found if one.state is AppointmentState.WAITING]
+    for one in waiting[:1]:
+        output.say(f"{one.label} is to go out on {told(one.due_at, settings)}.")
+    away = scheduler_away(settings, engine, datetime.now(UTC))
+    if away and (waiting or settings.schedule.send is not None):
+        output.warn(away)
 
 
 def take_back(engine: Engine, one: Appointment) -> None:

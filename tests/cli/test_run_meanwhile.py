@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,10 @@ def test_what_one_date_waits_for_keeps_no_other_back_and_the_editors_know(
         for hours in (1, 2, 50):
             assert look(made, DATE + timedelta(hours=hours)) == 5
         assert received(server) == EVERYBODY
-        assert notices(made) == ["Research Digest: 2027-12 to readers is not ready yet"]
+        assert notices(made) == [
+            "Research Digest: 2027-12 to readers is not ready yet",
+            "Research Digest: 2027-12 to readers goes out late",
+        ]
         assert "2027-12 to readers waits, and is tried again" in capsys.readouterr().err
 
 
@@ -264,3 +268,32 @@ def mails(made: Publisher) -> list[str]:
         found = list(conn.scalars(text("SELECT text FROM notice ORDER BY id")))
     engine.dispose()
     return found
+
+
+def test_status_says_that_nobody_is_there_to_send_what_is_due(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, _):
+        assert "and it never was." in made.newsletter("status").stderr
+        give_a_date(made)
+        said = made.newsletter("status")
+        assert re.search(r"2027-12 to readers is to go out on \w+ \d+ \w+ 20", said.stdout)
+        assert "nothing goes out by itself before `newsletter run` is at work" in said.stderr
+        made.configure("")
+        made.newsletter("cancel", "2027-12")
+        assert made.newsletter("status").stderr == ""
+
+
+def test_a_scheduler_that_sends_for_long_is_not_said_to_be_away(tmp_path: Path) -> None:
+    with publishing(tmp_path, hold_at=2) as (made, server):
+        give_a_date(made)
+        process = made.start("run", "--once")
+        wait_for(server.holding, process)
+        engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+        with engine.begin() as conn:  # it has looked an hour ago, and has been sending since
+            hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+            conn.execute(text("UPDATE meta SET value = :at WHERE key = 'run_seen_at'"), {"at": hour_ago})
+        engine.dispose()
+        assert "at work" in made.newsletter("schedule").stdout
+        assert "by itself" not in made.newsletter("status").stderr
+        server.release()
+        process.communicate()
+        assert "was last at work on" in made.newsletter("status").stderr
