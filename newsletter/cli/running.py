@@ -171,17 +171,34 @@ class Look:
         codes = [self._tell_ended(one) for one in agenda.ended]
         for one in agenda.near:
             self._remind(one)
+        codes.append(self._post())  # before a send, which may last for a day
         codes += self._attempts(agenda.due)
         codes += [self._go_on(campaign) for campaign in self._cut_off()]
-        if not self.stop.is_set():  # whoever stops it does not want to wait for a server
-            wiring.post(self.settings, self.engine).work()
+        codes.append(self._post())
         return next(filter(None, codes), 0)
+
+    def _post(self) -> int:
+        """Sends what waits for the editors. A way out that is not configured right keeps no date from being held."""
+        from newsletter import wiring
+
+        if self.stop.is_set():  # whoever stops it does not want to wait for a server
+            return 0
+        try:
+            wiring.post(self.settings, self.engine).work()
+        except DatabaseError:
+            raise
+        except NewsletterError as error:
+            if self.said.anew(str(error)):
+                output.print_error(error)
+            return error.exit_code
+        return 0
 
     def _attempts(self, due: Sequence[Appointment]) -> Iterator[int]:
         """One after the other. Behind one that took long the next look judges anew: the rest may be late by then."""
         began = time.monotonic()
         for one in due:
             yield self._attempt(one)
+            yield self._post()  # why it is held, before the next one's send
             if time.monotonic() - began >= LOOK_SECONDS:
                 return
 

@@ -297,3 +297,17 @@ def test_a_scheduler_that_sends_for_long_is_not_said_to_be_away(tmp_path: Path) 
         server.release()
         process.communicate()
         assert "was last at work on" in made.newsletter("status").stderr
+
+
+def test_the_editors_hear_of_one_date_before_another_one_is_sent(tmp_path: Path) -> None:
+    """A send may last for a day; what is held, or not ready, has to be mended before that."""
+    with publishing(tmp_path) as (made, server):
+        look(made, BEFORE)
+        another(made, "2027-11", "--at", "2027-12-07 08:59", "--confirm", "5")
+        another(made, "2027-10", "--at", "2027-12-09 10:30", "--confirm", "5")
+        for slug in ("2027-11", "2027-10"):
+            shutil.rmtree(made.root / "issues" / slug)
+        assert look(made, DATE) == 3
+        assert len(notices(made)) == 2
+        assert server.recipients()[:2] == ["editor@example.org", "editor@example.org"]
+        assert received(server) == EVERYBODY
