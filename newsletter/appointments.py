@@ -279,6 +279,11 @@ def _end_others(conn: Connection, made: Appointment, now: datetime) -> None:
 
 
 def _begun(campaign: Campaign) -> Refused:
+    if not campaign.kind.takes_period:
+        return Refused(
+            f"{campaign.label} has not ended: it is {campaign.state}.",
+            hint=f"Go on with it: `{campaign.send}`, or end it: `newsletter cancel {campaign.arguments}`.",
+        )
     return Refused(
         f"{campaign.label} has the period {campaign.period} already: it is {campaign.state}.",
         hint="A period is sent once. `newsletter status` shows it.",
@@ -286,6 +291,7 @@ def _begun(campaign: Campaign) -> Refused:
 
 
 def _check_free(conn: Connection, found: Appointment, target: Target) -> None:
+    rows.part(conn, found.id)
     if (campaign := rows.campaign_of(conn, found)) is not None:
         raise _begun(campaign)
     if found.state in rows.OPEN and found.issue not in {"", target.issue}:

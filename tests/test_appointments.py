@@ -16,7 +16,7 @@ from newsletter.errors import Refused
 from newsletter.model import AppointmentState, Kind
 from newsletter.schedule import parse
 from newsletter.store import appointments as rows
-from newsletter.store import facts, instance
+from newsletter.store import campaigns, facts, instance
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import read, write
 from newsletter.store.schema import appointment, campaign
@@ -340,3 +340,16 @@ def test_a_clock_that_was_years_ahead_when_the_schedule_was_seen_holds_nothing_f
     office.look(DECEMBER - DAY)
     assert periods(office.look(DECEMBER).due) == ["2027-12"]
     assert office.editors.heard == []
+
+
+def test_a_rehearsal_that_has_ended_can_be_given_another_date(office: Office) -> None:
+    rehearsal = replace(SPECIAL, kind=Kind.REHEARSAL)
+    made = appointments.arrange(office.engine, rehearsal, THURSDAY, {}, BEGUN)
+    first = office.send(made.issue, made.period, made, Kind.REHEARSAL)
+    with pytest.raises(Refused, match="has not ended: it is running"):
+        appointments.arrange(office.engine, rehearsal, JANUARY, {}, BEGUN)
+    assert write(office.engine, lambda conn: campaigns.cancel(conn, first.id, BEGUN))
+    again = appointments.arrange(office.engine, rehearsal, JANUARY, {}, BEGUN)
+    assert [one.due_at for one in read(office.engine, rows.every)] == [JANUARY]
+    assert office.send(made.issue, made.period, again, Kind.REHEARSAL).attempt == 2
+    assert read(office.engine, rows.every) == []

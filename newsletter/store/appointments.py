@@ -131,6 +131,13 @@ def set_again(
     conn.execute(update(appointment).where(appointment.c.id == number).values(values))
 
 
+def part(conn: Connection, number: int) -> bool:
+    """A rehearsal that has ended is not its appointment's any more, so that another one can come of it."""
+    mine = (campaign.c.appointment_id == number, campaign.c.kind == Kind.REHEARSAL)
+    ended = campaign.c.state.in_([CampaignState.FINISHED.value, CampaignState.CANCELLED.value])
+    return conn.execute(update(campaign).where(*mine, ended).values(appointment_id=None)).rowcount > 0
+
+
 def move(conn: Connection, number: int, due_at: datetime) -> None:
     """The schedule was changed: another time for one that it has made and that waits."""
     mine = (appointment.c.id == number, appointment.c.issue.is_(None))
