@@ -339,6 +339,14 @@ def rules(settings: Settings) -> Rules:
     )
 
 
+def named(settings: Settings, one: Appointment) -> str:
+    """The issue that commands are to name: the one that the period has, where there is just one."""
+    from newsletter import content
+
+    found = [one.issue] if one.issue else content.of_period(settings.project, one.period)
+    return found[0] if len(found) == 1 else one.period
+
+
 def teller(settings: Settings) -> Tell:
     """Tells the editors by mail what needs them about an appointment."""
     told, zone = editors(settings), settings.schedule.timezone
@@ -353,7 +361,7 @@ def teller(settings: Settings) -> Tell:
             event,
             now,
             issue=one.label,
-            slug=one.issue or one.period,
+            slug=named(settings, one),
             list=one.list,
             date=f"{told.texts.date(here.date())}, {here:%H:%M %Z}",
             why=why,

@@ -433,7 +433,7 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
     from newsletter.store.engine import in_chunks
 
     chosen = list_name or project.settings.newsletter.list
-    for one in dates.open_appointments(project.store, slug, chosen, kind):
+    for one in dates.open_appointments(project.settings, project.store, slug, chosen, kind):
         dates.take_back(project.store, one)
         return
     able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}
