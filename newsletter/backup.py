@@ -51,17 +51,27 @@ def make(engine: Engine, file: Path, now: datetime) -> Backup:
     exists, ``DatabaseError`` if it can't be written or is not whole.
     """
     began = time.monotonic()
+    with _about(file, "can't be made"):
+        _refuse_overwriting(file)  # in here, because a folder that may not be entered can't say either
+        counts, size = _make(engine, file, now)
+    if not store.fence(engine):
+        instance.advance(engine, lambda _: None)
+    return Backup(file, counts, size, time.monotonic() - began)
+
+
+def _refuse_overwriting(file: Path) -> None:
     if file.exists():
         raise Refused(f"{file} exists, and a backup never overwrites anything.", hint="Name another file.")
-    with _about(file, "can't be made"), _workshop(file.parent) as room:
+
+
+def _make(engine: Engine, file: Path, now: datetime) -> tuple[dict[str, int], int]:
+    with _workshop(file.parent) as room:
         made = room / "backup.db"
         counts = _write(engine, room / "snapshot.db", made, now)
         _prove(made, counts, room)
         size = made.stat().st_size
         made.rename(file)  # on the same disk: at once and whole
-    if not store.fence(engine):
-        instance.advance(engine, lambda _: None)
-    return Backup(file, counts, size, time.monotonic() - began)
+    return counts, size
 
 
 def _write(engine: Engine, raw: Path, made: Path, now: datetime) -> dict[str, int]:

@@ -245,6 +245,21 @@ def test_a_place_that_is_no_folder_is_said(small: Engine, kept: Path) -> None:
         make(small, kept / "two.db", NOW)
 
 
+def test_a_folder_that_may_not_be_entered_is_said(small: Engine, tmp_path: Path) -> None:
+    """As one that root has made."""
+    before = os.geteuid()
+    folder = tmp_path / "backups"
+    folder.mkdir(mode=0o000 if before else 0o700)
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(DatabaseError, match=r"The backup .+ can't be made: Permission denied"):
+            make(small, folder / "one.db", NOW)
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
+
+
 def junk(file: Path) -> None:
     file.write_bytes(b"no database at all" * 100)
 
