@@ -152,7 +152,8 @@ def restore(project: Project, file: Path) -> None:
     settings = project.settings
     settings.require_keys()
     keys = fingerprints(wiring.keyring(settings).keys, settings.address_key)
-    done = backups.restore(file, settings.database_url, settings.state_dir, keys=keys)
+    # There, so that the next backup clears away what a restore that was killed has left: a copy of everybody.
+    done = backups.restore(file, settings.database_url, settings.state_dir / "backups", keys=keys)
     output.say(f"Restored {file}: {_tell(done.counts)}.")
     output.say(
         f"It is what {done.facts['backup_of']} was at {done.facts['backup_at']}. What came later is not in it."

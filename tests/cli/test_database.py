@@ -364,7 +364,8 @@ def test_a_restore_that_is_killed_leaves_no_row_and_can_be_run_again(
     crowded.newsletter("db", "backup")
     new = publisher(tmp_path / "new")
     state = new.root / ".newsletter"
-    killed(new, state, "db", "restore", str(only_backup(crowded)), when=lambda _: any(state.rglob(file)))
+    call = ("db", "restore", str(only_backup(crowded)))
+    killed(new, state / "backups", *call, when=lambda _: any(state.rglob(file)))
     if database(new).exists():
         with sqlite3.connect(database(new)) as conn:
             if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
@@ -372,6 +373,19 @@ def test_a_restore_that_is_killed_leaves_no_row_and_can_be_run_again(
         conn.close()
     assert "20,001 subscribers" in new.newsletter("db", "restore", str(only_backup(crowded))).stdout
     assert new.newsletter("send", "2026-12", check=False).returncode == 6
+
+
+def test_the_next_backup_clears_away_the_copy_that_a_killed_restore_has_left(
+    crowded: Publisher, tmp_path: Path
+) -> None:
+    crowded.newsletter("db", "backup")
+    new = publisher(tmp_path / "new")
+    state = new.root / ".newsletter"
+    killed(new, state / "backups", "db", "restore", str(only_backup(crowded)), when=has("copy.db"))
+    [room] = state.rglob(f"{WORKSHOP}*")
+    os.utime(room, (0, 0))
+    new.newsletter("db", "backup")
+    assert list(state.rglob("copy.db")) == []
 
 
 # PostgreSQL
