@@ -147,6 +147,8 @@ def _readable(file: Path, room: Path) -> Iterator[Engine]:
     with _about(file, "can't be restored", instead_of=copy):
         shutil.copyfile(file, copy)
         copy.chmod(0o600)
+        if not copy.stat().st_size:  # to SQLite a database without tables, which would get its tables now
+            raise DatabaseError("it is empty", hint="Take another one, or copy it here again.")
         with _opened(copy) as raw:
             if instance.BACKUP_AT not in read(raw, facts.every):
                 raise DatabaseError(

@@ -295,7 +295,7 @@ def foreign(file: Path) -> None:
     ("spoil", "words"),
     [
         (junk, "not a database"),
-        (empty, "it is no backup"),
+        (empty, "it is empty"),
         (cut, "damaged"),
         (overwritten, "damaged"),
         (newer, "was made by a newer version"),
