@@ -213,9 +213,14 @@ def _about(file: Path, what: str, instead_of: Path | None = None) -> Iterator[No
         raise DatabaseError(f"The backup {file} {what}: {said}.", hint=error.hint) from error
 
 
-def prune(folder: Path, keep: int) -> list[Path]:
-    """Removes all but the newest ``keep`` backups; only files whose names are those that ``db backup`` gives."""
-    found = sorted((file for file in folder.iterdir() if OURS.fullmatch(file.name)), reverse=True)
-    for old in found[keep:]:
-        old.unlink()
-    return found[keep:]
+def prune(folder: Path, keep: int, made: Path) -> list[Path]:
+    """Removes all but ``made`` and the newest others, so that ``keep`` are left.
+
+    Only files whose names are those that ``db backup`` gives. ``made`` stays whatever its name says: once the clock was
+    wrong by a year, all new backups would look like the oldest ones.
+    """
+    others = (file for file in folder.iterdir() if OURS.fullmatch(file.name) and file != made)
+    old = sorted(others, reverse=True)[keep - 1 :]
+    for file in old:
+        file.unlink()
+    return old

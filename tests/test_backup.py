@@ -392,8 +392,16 @@ def test_only_the_newest_of_our_own_files_are_kept(tmp_path: Path) -> None:
     others = ["before-the-move.db", "2026-11-01T030000Z.db.gz", "notes.txt"]
     for name in [*ours, *others]:
         (tmp_path / name).touch()
-    assert [file.name for file in prune(tmp_path, 2)] == ours[6::-1]
+    assert [file.name for file in prune(tmp_path, 2, tmp_path / ours[-1])] == ours[6::-1]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*ours[-2:], *others])
+
+
+def test_the_one_that_was_just_made_stays_although_the_clock_was_wrong_before(tmp_path: Path) -> None:
+    made, future = tmp_path / "2026-11-29T030000Z.db", tmp_path / "2099-01-01T000000Z.db"
+    for file in (made, future):
+        file.touch()
+    assert prune(tmp_path, 1, made) == [future]
+    assert made.exists()
 
 
 def test_what_a_killed_process_left_goes_with_the_next_one_and_a_living_one_s_stays(

@@ -125,7 +125,7 @@ def backup(project: Project, file: Path | None, keep: int | None) -> None:
         f"Backed up into {made.file}: {_tell(made.counts)}; {made.size / 1e6:,.1f} MB in {made.seconds:.1f} s."
     )
     output.say("It was restored into a throw-away database, and every row was there.")
-    for old in backups.prune(folder, keep) if keep else ():
+    for old in backups.prune(folder, keep, made.file) if keep else ():
         output.say(f"Removed {old.name}.")
     output.next_steps("copy it to another machine, and .env once: the keys are not in the backup")
 
