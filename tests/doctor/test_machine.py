@@ -79,7 +79,8 @@ def test_what_root_has_left_there_is_an_error_for_whoever_sends(tmp_path):
         finally:
             os.seteuid(0)
     assert found == [
-        ("error", f"{state / name} belongs to another user and can't be used.") for name in ("backups", "lock")
+        ("error", f"{state / name} belongs to another user and can't be used.")
+        for name in ("backups", "lock")
     ]
 
 
