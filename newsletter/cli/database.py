@@ -14,6 +14,7 @@ from newsletter.cli import output
 from newsletter.cli.campaigns import ask
 from newsletter.errors import DatabaseError, UsageError
 from newsletter.model import CampaignState
+from newsletter.store.database import RUNBOOK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ SHOWN = {
     "campaign": "campaigns",
     "delivery": "deliveries",
 }
-RUNBOOK = "docs/runbook/restore-on-a-new-machine.md"
 
 
 @click.group(epilog="Example: newsletter db backup")

@@ -216,6 +216,7 @@ def test_what_was_running_is_paused_and_says_why(tmp_path: Path) -> None:
         server.release()
         refused = copy.newsletter("send", "2026-12", check=False)
         assert refused.returncode == 5
+        assert "Do not resume yet" in refused.stderr
         state = copy.newsletter("status").stdout
         assert "the database was restored or moved" in state
         assert "unknown" in state
