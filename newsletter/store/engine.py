@@ -41,7 +41,8 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
     """An engine on a database with the present schema.
 
     With ``create``, a missing or empty database gets its tables first, also when two processes do it at once.
-    An older one is never upgraded on the way: that wants a backup first. Raises ``DatabaseError``.
+    An older one is never upgraded on the way: that wants a copy first, and not by `db backup`, which reads the present
+    schema only. Raises ``DatabaseError``.
     """
     engine = _engine(url, create=create)
     try:
@@ -78,7 +79,7 @@ def check_schema(engine: Engine) -> None:
         raise DatabaseError(f"The database {name_of(engine)} has no tables yet.", hint=UPGRADE)
     if found < SCHEMA:
         message = f"The database {name_of(engine)} has the older schema {found}; this version needs {SCHEMA}."
-        raise DatabaseError(message, hint=f"Make a backup. {UPGRADE}")
+        raise DatabaseError(message, hint=f"Copy it first, while nothing else uses it. {UPGRADE}")
 
 
 def write(
