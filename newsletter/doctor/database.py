@@ -10,6 +10,7 @@ from newsletter.doctor.report import error, ok
 from newsletter.errors import NewsletterError
 from newsletter.store import engine as store
 from newsletter.store.clock import server_time
+from newsletter.store.database import CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,7 @@ def look(
         return
     try:
         if why := stranger(engine):
-            yield error(NAME, why, "newsletter db claim")
+            yield error(NAME, why, CLAIM)
             return
         store.write(engine, lambda _: None, wait=WAIT_SECONDS)
         store.ensure_keys(engine, signing, address_key)
