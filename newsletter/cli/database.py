@@ -147,7 +147,7 @@ def restore(project: Project, file: Path) -> None:
     """
     from newsletter import backup as backups
     from newsletter import wiring
-    from newsletter.store.engine import fingerprints
+    from newsletter.store.engine import NEWEST_ENV, fingerprints, missing_key
 
     settings = project.settings
     settings.require_keys()
@@ -158,6 +158,8 @@ def restore(project: Project, file: Path) -> None:
     output.say(
         f"It is what {done.facts['backup_of']} was at {done.facts['backup_at']}. What came later is not in it."
     )
+    if missing := missing_key(done.facts, keys):
+        output.warn(f"{missing} {NEWEST_ENV}")
     output.next_steps(f"read {RUNBOOK}", "newsletter status", "newsletter db claim")
 
 

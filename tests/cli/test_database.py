@@ -280,6 +280,14 @@ def test_with_other_keys_nothing_is_restored(sent: Publisher, tmp_path: Path) ->
     assert not database(new).exists()
 
 
+def test_an_env_from_before_the_newest_key_is_warned_of(sent: Publisher, tmp_path: Path) -> None:
+    file = sent.root / ".env"
+    file.write_text(file.read_text().replace("KEYS=1:", f"KEYS=2:{A_KEY[::-1]},1:"))
+    sent.newsletter("db", "backup")
+    done = publisher(tmp_path / "new").newsletter("db", "restore", str(only_backup(sent)))
+    assert "has known signing key 2, and the newest one in .env is 1." in done.stderr
+
+
 def test_a_full_disk_leaves_no_backup(sent: Publisher) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
