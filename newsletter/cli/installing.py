@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter.cli import output
+from newsletter.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,15 +29,22 @@ def print_units(project: Project, user: str, out: Path | None) -> None:
         for name, unit in units.items():
             output.say(f"# --- /etc/systemd/system/{name}\n{unit}")
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, unit in units.items():
-        (out / name).write_text(unit, encoding="utf-8")
-        output.say(f"wrote {out / name}")
+    try:
+        _write(units, out)
+    except OSError as error:
+        raise UsageError(f"{out} can't be written: {error.strerror}.", hint="Name another folder.") from error
     output.next_steps(
         f"sudo cp {out}/newsletter-* /etc/systemd/system/",
         "sudo systemctl daemon-reload",
         "sudo systemctl enable --now newsletter-run.timer newsletter-backup.timer newsletter-serve.service",
     )
+
+
+def _write(units: Mapping[str, str], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, unit in units.items():
+        (out / name).write_text(unit, encoding="utf-8")
+        output.say(f"wrote {out / name}")
 
 
 def _units(project: Project, user: str) -> Mapping[str, str]:

@@ -257,6 +257,8 @@ def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
         written = {file.name for file in (tmp_path / "units").iterdir()}
         assert written >= {"newsletter-run.service", "newsletter-run.timer", "newsletter-serve.service"}
         assert "run --once" in made.newsletter("schedule", "--cron").stdout
+        refused = made.newsletter("schedule", "--systemd", "--out", str(made.root / ".env"), check=False)
+        assert (refused.returncode, "can't be written" in refused.stderr) == (2, True), refused.stderr
 
 
 @pytest.mark.parametrize(
