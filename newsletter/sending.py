@@ -271,7 +271,7 @@ class _Run:
 
     def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
         if not owners.is_living(conn, self._conduct.owner):
-            raise recovery.fenced()
+            raise recovery.taken_over()
         others = ledger.held_by_others(conn, self._id, self._conduct.owner)
         return ledger.next_due(conn, self._id), others
 

@@ -67,11 +67,11 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     if as_json:
         output.print_json([row.as_json() for row in rows])
         return None
-    print_status(rows, records=slug is not None)
     if slug is None:
         from newsletter.cli import dates
 
         dates.tell_open(project.settings, project.store)
+    print_status(rows, records=slug is not None)
     notifying.print_outbox(project.settings, project.store)
     return None
 
@@ -109,7 +109,8 @@ def look(project: Project, slug: str | None, *, moving: bool = False) -> list[Ro
     found = read(project.store, lambda conn: campaigns.every(conn, slug))
     if slug and not found:
         raise UsageError(
-            f"no campaign of {slug} was started.", hint="`newsletter status` lists those there are."
+            f"no campaign of {slug} was started.",
+            hint="`newsletter status` lists those there are, `newsletter schedule` the dates to come.",
         )
     now = datetime.now(UTC)
     works = [(campaign, Work.on(campaign, senders, now)) for campaign in found]
@@ -433,7 +434,7 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
     from newsletter.store.engine import in_chunks
 
     chosen = list_name or project.settings.newsletter.list
-    for one in dates.open_appointments(project.settings, project.store, slug, chosen, kind):
+    for one in dates.open_appointments(project, slug, chosen, kind):
         dates.take_back(project.store, one)
         return
     able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import dates, logs, output, sending
+from newsletter.cli import dates, forecast, logs, output, sending
 from newsletter.cli.planning import Order
 from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
@@ -66,9 +66,9 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     settings, engine, now = project.settings, project.store, sending.utc_now()
     code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
     if following := dates.next_one(engine, now):
-        output.say(f"Next: {following.label}, {dates.told(following.due_at, settings)}")
+        output.say(f"The next date: {following.label}, {dates.told(following.due_at, settings)}")
     else:
-        output.say(f"Nothing is to go out within {settings.schedule.remind.days} days.")
+        output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code
 
 
@@ -264,10 +264,9 @@ class Look:
         return error.exit_code
 
     def _tell_ended(self, one: Appointment) -> int:
-        from newsletter import wiring
 
-        output.warn(f"{one.label} is {one.state}: {one.reason.rstrip('.')}.")
-        output.next_steps(f"newsletter send {wiring.named(self.settings, one)} --list {one.list}")
+        output.warn(f"{one.label} is {one.state}: {one.summary.rstrip('.')}.")
+        output.next_steps(f"newsletter send {dates.named(self.settings, one)} --list {one.list}")
         return Refused.exit_code
 
     def _order(self, one: Appointment) -> Order:
@@ -328,5 +327,5 @@ class Look:
 
 
 def _words(error: NewsletterError) -> str:
-    """The error and its advice, in a line or two."""
-    return " ".join(filter(None, (str(error), error.hint))).strip()
+    """The error and its advice, each in lines of its own: the first one says what it is."""
+    return "\n".join(filter(None, (str(error), error.hint)))
