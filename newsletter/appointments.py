@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from newsletter.model import Kind
+    from newsletter.model import Campaign, Kind
     from newsletter.schedule import Occurrence, Schedule
 
 
@@ -45,7 +45,7 @@ class Tell(Protocol):
     def __call__(
         self, conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
-        """``event``: held, dropped or remind. They hear of each ``about`` once."""
+        """``event``: held, dropped, late or remind. They hear of each ``about`` once."""
 
 
 SCHEDULE = "schedule"  # in ``meta``: the one that counts, in words
@@ -88,7 +88,9 @@ def look(engine: Engine, rules: Rules, now: datetime, tell: Tell, *, clock_is_ri
 
     Calling it twice is calling it once. Raises ``DatabaseError``, and ``Refused`` when the clock has jumped back.
     """
-    if not clock_is_right:
+    if clock_is_right:
+        recovery.trust_clock(engine, now)
+    else:
         recovery.check_clock(engine, now)
         seen = last_seen(engine)
         if seen is not None and limits.is_behind(now, seen):
@@ -102,12 +104,14 @@ def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
     agenda = Agenda()
     for late in _follow(conn, rules, since, now):
         _end(conn, late, Verdict.DROP, Why.MISSED, now, tell, agenda)
-    claimed = facts.recall_moment(conn, instance.CLAIMED_AT)
+    claimed = _not_ahead(conn, instance.CLAIMED_AT, now)
     for one in rows.every(conn, {AppointmentState.WAITING}):
         start = max(filter(None, (claimed, None if one.issue else since)), default=one.due_at)
         verdict = judge(one.due_at, now, rules.max_lateness, rules.late, start)
         if verdict is Verdict.SEND:
             agenda.due.append(one)
+            if now - one.due_at > rules.max_lateness:
+                tell(conn, "late", one, Why.LATE, now)
         elif verdict is Verdict.WAIT:
             agenda.near += [one] if one.due_at - now <= rules.remind else []
         else:
@@ -146,17 +150,49 @@ def hold(engine: Engine, one: Appointment, reason: str, now: datetime, tell: Tel
     return write(engine, lambda conn: _ended(conn, one, AppointmentState.HELD, reason, now, tell))
 
 
+class Changed(Refused):
+    """Somebody has taken it back, held it or moved it since it was found due."""
+
+
+def check_unchanged(conn: Connection, one: Appointment) -> None:
+    """For the last transaction of a freeze, which takes minutes for a long list. Raises ``Changed``."""
+    found = rows.find(conn, one.period, one.list, one.kind)
+    if found is None or (found.id, found.state, found.due_at) != (
+        one.id,
+        AppointmentState.WAITING,
+        one.due_at,
+    ):
+        how = (
+            f"is {found.state}"
+            if found and found.state is not AppointmentState.WAITING
+            else "has another date"
+        )
+        raise Changed(f"{one.label} {how} meanwhile, and nothing of it has left.")
+
+
 # The schedule
 
 
 def _counts_since(conn: Connection, rules: Rules, now: datetime) -> datetime:
     """From when on the present schedule counts: whoever writes one down does not ask for what is past."""
     words = f"{rules.schedule}, {rules.zone}, to {rules.list}" if rules.schedule else ""
-    since = facts.recall_moment(conn, SINCE)
+    since = _not_ahead(conn, SINCE, now)
     if since is None or facts.recall(conn, SCHEDULE) != words:
         facts.remember(conn, {SCHEDULE: words, SINCE: now.isoformat()})
         return now
     return since
+
+
+def _not_ahead(conn: Connection, key: str, now: datetime) -> datetime | None:
+    """A moment that was remembered; now, for good, when a clock that was wrong then has put it into the future.
+
+    Years ahead, it would hold every date until then, or never write one down.
+    """
+    moment = facts.recall_moment(conn, key)
+    if moment is None or moment <= now:
+        return moment
+    facts.remember(conn, {key: now.isoformat()})
+    return now
 
 
 def _follow(conn: Connection, rules: Rules, since: datetime, now: datetime) -> list[Appointment]:
@@ -229,15 +265,36 @@ def _arrange(
         rows.set_again(conn, found.id, due_at, now=now, issue=target.issue, options=options)
     made = rows.find(conn, *key)
     assert made is not None
+    _end_others(conn, made, now)
+    if (campaign := rows.campaign_of(conn, made)) is not None:  # in another period
+        raise _begun(campaign)
     return made
 
 
-def _check_free(conn: Connection, found: Appointment, target: Target) -> None:
-    if (campaign := rows.campaign_of(conn, found)) is not None:
-        raise Refused(
-            f"{campaign.label} has the period {target.period} already: it is {campaign.state}.",
-            hint="A period is sent once. `newsletter status` shows it.",
+def _end_others(conn: Connection, made: Appointment, now: datetime) -> None:
+    """An issue has one date: its period may have been another when it got the first."""
+    mine = (made.issue, made.list, made.kind)
+    for one in rows.every(conn):
+        if one.id != made.id and (one.issue, one.list, one.kind) == mine:
+            rows.end(conn, one.id, AppointmentState.CANCELLED, "it has another date", now, rows.OPEN)
+
+
+def _begun(campaign: Campaign) -> Refused:
+    if not campaign.kind.takes_period:
+        return Refused(
+            f"{campaign.label} has not ended: it is {campaign.state}.",
+            hint=f"Go on with it: `{campaign.send}`, or end it: `newsletter cancel {campaign.arguments}`.",
         )
+    return Refused(
+        f"{campaign.label} has the period {campaign.period} already: it is {campaign.state}.",
+        hint="A period is sent once. `newsletter status` shows it.",
+    )
+
+
+def _check_free(conn: Connection, found: Appointment, target: Target) -> None:
+    rows.part(conn, found.id)
+    if (campaign := rows.campaign_of(conn, found)) is not None:
+        raise _begun(campaign)
     if found.state in rows.OPEN and found.issue not in {"", target.issue}:
         raise Refused(
             f"the period {target.period} of the list {target.list} has a date already, for {found.issue}.",

@@ -129,8 +129,8 @@ def freeze(
     The first of the ``editions`` is for everybody who has chosen none of the others. ``canary`` says how many copies
     leave first; None: all at once. ``owner`` is this process (``store.owners``); the dead have been buried. One
     campaign comes of an ``appointment``, for good. ``approved`` says who has approved the editions, or raises
-    ``NotApproved``: it is asked before anything is written and in the last transaction, so that whoever withdraws
-    before that has stopped it.
+    ``Refused``: it is asked before anything is written and in the last transaction, so that whoever withdraws, or takes
+    the date back, before that has stopped it.
 
     Raises ``InPreparation`` when a living process is at it, or has taken this one over. Raises ``Refused`` when more
     people came in than were planned (somebody said yes to a number), or when the period was used meanwhile.
@@ -156,6 +156,10 @@ def freeze(
         started = instance.advance(engine, start)
     except NotApproved:
         write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
+        raise
+    except Refused:  # it is not to go at all, or not now: nothing stays of it
+        write(engine, lambda conn: preparing.leave(conn, made, mine=owner))
+        remove(engine, read(engine, lambda conn: campaigns.get(conn, made)))
         raise
     if not started:
         raise _lost(engine, made)

@@ -439,6 +439,11 @@ class Appointment:
         """The reason in one line; what to do about it may follow in further ones."""
         return self.reason.partition("\n")[0]
 
+    def issue_of(self, by_period: Mapping[str, Sequence[str]]) -> str:
+        """The issue for people to name: its own, else the one that its period has; the period if that is not clear."""
+        found = by_period.get(self.period, ())
+        return self.issue or (found[0] if len(found) == 1 else self.period)
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

@@ -53,6 +53,11 @@ def check_clock(engine: Engine, now: datetime) -> None:
         raise clock_jumped(now, latest)
 
 
+def trust_clock(engine: Engine, now: datetime) -> None:
+    """A person says that the clock was wrong before and is right: what it wrote ahead is said of now, and passes."""
+    write(engine, lambda conn: owners.not_after(conn, now))
+
+
 def taken_over() -> Refused:
     """The error of a process that others have taken for dead."""
     return Refused(
@@ -66,5 +71,6 @@ def clock_jumped(now: datetime, latest: datetime) -> Refused:
     return Refused(
         f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger was written at {latest:%Y-%m-%d %H:%M:%S} UTC.",
         hint="Nothing was handed over. Set the clock (`timedatectl` shows it) and run the same command again. "
-        "If it was wrong then and is right now, add --clock-is-right to `newsletter send` or `newsletter run`.",
+        "If it was wrong then and is right now: `newsletter run --once --clock-is-right`, "
+        "or add that option to `newsletter send`.",
     )

@@ -345,15 +345,14 @@ def teller(settings: Settings) -> Tell:
     from newsletter.appointments import Why
 
     told, zone = editors(settings), settings.schedule.timezone
-    issues = content.by_period(
-        settings.project
-    )  # read here: what tells is a transaction that others wait for
+    # Read here: what tells is a transaction that others wait for.
+    issues = content.by_period(settings.project)
 
     def tell(
         conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
         here = one.due_at.astimezone(zone)
-        slug = one.issue or issues.get(one.period, [one.period])[0]
+        slug = one.issue_of(issues)
         return told.tell(
             conn,
             f"{event}:{one.id}:{one.due_at:%Y-%m-%dT%H:%M}:{about}",

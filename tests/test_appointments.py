@@ -16,7 +16,7 @@ from newsletter.errors import Refused
 from newsletter.model import AppointmentState, Kind
 from newsletter.schedule import parse
 from newsletter.store import appointments as rows
-from newsletter.store import facts, instance
+from newsletter.store import campaigns, facts, instance
 from newsletter.store.campaigns import Target
 from newsletter.store.engine import read, write
 from newsletter.store.schema import appointment, campaign
@@ -313,3 +313,41 @@ def test_a_cancelled_date_is_skipped(office: Office) -> None:
     assert appointments.cancel(office.engine, made, DECEMBER - DAY)
     assert office.look(DECEMBER) == Agenda()
     assert periods(office.look(JANUARY).due) == ["2028-01"]
+
+
+def test_an_issue_that_was_sent_for_another_period_gets_no_date(office: Office) -> None:
+    office.send("2027-12", "2027-11")
+    target = Target("2027-12", "2027-12", "readers", Kind.LIVE)
+    with pytest.raises(Refused, match="has the period 2027-11 already"):
+        appointments.arrange(office.engine, target, JANUARY, {}, BEGUN)
+    assert office.all() == {}
+
+
+def test_an_issue_has_one_date_also_when_its_period_is_another_one_now(office: Office) -> None:
+    first = appointments.arrange(office.engine, SPECIAL, THURSDAY, {}, BEGUN)
+    appointments.arrange(office.engine, replace(SPECIAL, period="2027-12 (2)"), JANUARY, {}, BEGUN)
+    assert [one.period for one in read(office.engine, rows.every)] == ["2027-12 (2)"]
+    assert office.all()[first.period][0] == "cancelled"
+
+
+@pytest.mark.parametrize("key", [appointments.SINCE, instance.CLAIMED_AT])
+def test_a_clock_that_was_years_ahead_when_the_schedule_was_seen_holds_nothing_for_years(
+    office: Office, key: str
+) -> None:
+    write(office.engine, lambda conn: facts.remember(conn, {key: "2035-01-01T00:00:00+00:00"}))
+    office.look(DECEMBER - DAY)
+    assert periods(office.look(DECEMBER).due) == ["2027-12"]
+    assert office.editors.heard == []
+
+
+def test_a_rehearsal_that_has_ended_can_be_given_another_date(office: Office) -> None:
+    rehearsal = replace(SPECIAL, kind=Kind.REHEARSAL)
+    made = appointments.arrange(office.engine, rehearsal, THURSDAY, {}, BEGUN)
+    first = office.send(made.issue, made.period, made, Kind.REHEARSAL)
+    with pytest.raises(Refused, match="has not ended: it is running"):
+        appointments.arrange(office.engine, rehearsal, JANUARY, {}, BEGUN)
+    assert write(office.engine, lambda conn: campaigns.cancel(conn, first.id, BEGUN))
+    again = appointments.arrange(office.engine, rehearsal, JANUARY, {}, BEGUN)
+    assert [one.due_at for one in read(office.engine, rows.every)] == [JANUARY]
+    assert office.send(made.issue, made.period, again, Kind.REHEARSAL).attempt == 2
+    assert read(office.engine, rows.every) == []

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from newsletter.cli import output, planning
-from newsletter.errors import ChecksFailed, ContentError, NewsletterError, Refused, UsageError
-from newsletter.model import Appointment, AppointmentState, Kind
+from newsletter.errors import ChecksFailed, ContentError, DatabaseError, NewsletterError, Refused, UsageError
+from newsletter.model import Appointment, AppointmentState, CampaignState, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
     from newsletter.cli.planning import Order
@@ -73,28 +73,42 @@ def schedule(
         output.print_table(
             ("date", "period", "issue", "how it stands"), [each.as_cells(settings) for each in dates]
         )
-    _tell_scheduler(engine, now, dates=bool(dates))
+    _tell_scheduler(settings, engine, now, dates=bool(dates))
     _tell_next(settings, dates)
 
 
-def _tell_scheduler(engine: Engine, now: datetime, *, dates: bool) -> None:
-    if words := scheduler_away(engine, now):
+def _tell_scheduler(settings: Settings, engine: Engine, now: datetime, *, dates: bool) -> None:
+    if words := scheduler_away(settings, engine, now):
         if dates:
             output.warn(words)
     else:
         output.say("`newsletter run` is at work.")
 
 
-def scheduler_away(engine: Engine, now: datetime) -> str:
+def scheduler_away(settings: Settings, engine: Engine, now: datetime) -> str:
     """What to say when nobody would send what is due; empty when somebody would."""
     from newsletter import appointments
 
+    if _sends_of_a_date(settings, engine):  # it looks again when that is done
+        return ""
     seen = appointments.last_seen(engine)
     if seen is None:
         return "nothing goes out by itself before `newsletter run` is at work, and it never was."
     if now - seen > LOST:
         return f"nothing goes out by itself: `newsletter run` was last at work on {seen.astimezone():%Y-%m-%d %H:%M}."
     return ""
+
+
+def _sends_of_a_date(settings: Settings, engine: Engine) -> bool:
+    """A process is at work on what came of an appointment: an hour, where a canary waits."""
+    from newsletter import wiring
+    from newsletter.store import appointments, owners
+    from newsletter.store.engine import read
+
+    at_work = [
+        one.campaign_id for one in owners.at_work(engine, wiring.lock_path(settings)) if one.campaign_id
+    ]
+    return any(read(engine, partial(appointments.of_campaign, campaign_id=each)) for each in at_work)
 
 
 def _tell_next(settings: Settings, dates: list[Date]) -> None:
@@ -196,7 +210,7 @@ def _date(settings: Settings, engine: Engine, one: Appointment) -> Date:
         slug = slug_of(settings, one)
     except ContentError as error:
         return Date(one.due_at, one.period, one.list, "", _standing(engine, one) or str(error))
-    standing = _standing(engine, one) or _readiness(order_of(settings, engine, one, slug))
+    standing = _standing(engine, one) or _readiness(problem(settings, engine, one, slug))
     return Date(one.due_at, one.period, one.list, slug, standing)
 
 
@@ -241,14 +255,14 @@ def slug_of(settings: Settings, one: Appointment) -> str:
 
 
 def named(settings: Settings, one: Appointment) -> str:
-    """The issue for a command to paste: of several that may be meant the first, and the period if there is none."""
+    """The issue for a command to paste."""
     from newsletter import content
 
-    return one.issue or next(iter(content.of_period(settings.project, one.period)), one.period)
+    return one.issue_of(content.by_period(settings.project))
 
 
 def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
-    """What a send of it would be."""
+    """What a send of it would be. Raises ``UsageError`` when its options fit the settings no more."""
     from newsletter.cli import canary
 
     first = canary.asked(settings, one.kind, one.options.get("canary"), one.options.get("canary_wait"))
@@ -258,22 +272,53 @@ def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) ->
     )
 
 
-def problem(order: Order) -> NewsletterError | None:
+def refuse_other_kind(settings: Settings, kind: Kind) -> None:
+    """Raises ``Refused`` when what was to be sent, or was begun, is not what would be sent by the present settings."""
+    from newsletter import wiring
+
+    if (now := wiring.kind(settings)) is not kind:
+        raise Refused(
+            f"it was to be a {kind} campaign, and what is sent now would be a {now}.",
+            hint="Somebody has changed [sending] since.",
+        )
+
+
+def refuse_sent_before(engine: Engine, one: Appointment, slug: str) -> None:
+    """Raises ``Refused`` when the issue has had a campaign that is not of this date: its `period` was changed since."""
+    from newsletter.store import appointments, campaigns
+    from newsletter.store.engine import read
+
+    def look(conn: Connection) -> Campaign | None:
+        found = campaigns.find(conn, slug, one.list, one.kind) if one.kind is Kind.LIVE else None
+        known = found is None or found.state is CampaignState.PREPARING or appointments.campaign_of(conn, one)
+        return None if known else found
+
+    if earlier := read(engine, look):
+        raise Refused(
+            f"{earlier.label} has begun before, for the period {earlier.period}, and an issue goes to nobody twice.",
+            hint=f"What is to go in {one.period} needs an issue of its own.",
+        )
+
+
+def problem(settings: Settings, engine: Engine, one: Appointment, slug: str) -> NewsletterError | None:
     """What is in the way of sending it now; it is not asked for what needs the network."""
     from newsletter import wiring
 
     try:
+        order = order_of(settings, engine, one, slug)
+        refuse_sent_before(engine, one, slug)
         planning.refuse_nobody(order, planning.look(order).plan)
-        wiring.kind(order.settings)
+        refuse_other_kind(order.settings, order.kind)
         wiring.transport(order.settings, order.slug)
+    except DatabaseError:
+        raise
     except NewsletterError as error:
         return error
     return None
 
 
-def _readiness(order: Order) -> str:
+def _readiness(error: NewsletterError | None) -> str:
     """For the table; one line."""
-    error = problem(order)
     if error is None:
         return "ready"
     if isinstance(error, ChecksFailed):
@@ -302,7 +347,7 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
     made = appointments.arrange(order.engine, planned.target, due_at, said, now)
     output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
     output.say(f"`newsletter cancel {order.slug} --list {order.list}` takes it back.")
-    if away := scheduler_away(order.engine, now):
+    if away := scheduler_away(order.settings, order.engine, now):
         output.warn(away)
     output.next_steps("newsletter schedule")
 
@@ -322,17 +367,20 @@ def _moment(settings: Settings, text: str, now: datetime) -> datetime:
 
 
 def open_appointments(project: Project, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
-    """Those of an issue, by its own date or by the schedule's; where there is no issue yet, by the period."""
+    """Those of an issue, by its own date or by that of its period."""
+    from newsletter import content
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
-    found = [one for one in read(project.store, appointments.every) if one.list == list_name]
-    mine = [one for one in found if slug in {one.issue, one.period, named(project.settings, one)}]
+    of_period = content.by_period(project.settings.project)
+    here = [one for one in read(project.store, appointments.every) if one.list == list_name]
+    named = [[one.issue] if one.issue else [one.period, *of_period.get(one.period, ())] for one in here]
+    mine = [one for one, names in zip(here, named, strict=True) if slug in names]
     return [one for one in mine if kind is None or one.kind is Kind(kind)]
 
 
 def tell_open(settings: Settings, engine: Engine) -> None:
-    """For ``newsletter status``: what is held, what goes out next, and whether anybody would send it."""
+    """For ``newsletter status``: what is held, what is to go out next, and whether anybody is there to send it."""
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
@@ -340,10 +388,11 @@ def tell_open(settings: Settings, engine: Engine) -> None:
     for one in found:
         if one.state is AppointmentState.HELD:
             output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.summary}")
-    following = next((one for one in found if one.state is AppointmentState.WAITING), None)
-    if following:
-        output.say(f"{following.label} goes out on {told(following.due_at, settings)}.")
-    if (following or settings.schedule.send) and (away := scheduler_away(engine, datetime.now(UTC))):
+    waiting = [one for one in found if one.state is AppointmentState.WAITING]
+    for one in waiting[:1]:
+        output.say(f"{one.label} is to go out on {told(one.due_at, settings)}.")
+    away = scheduler_away(settings, engine, datetime.now(UTC))
+    if away and (waiting or settings.schedule.send is not None):
         output.warn(away)
 
 

@@ -31,10 +31,7 @@ def print_units(project: Project, user: str, out: Path | None) -> None:
             output.say(f"# --- /etc/systemd/system/{name}\n{unit}")
         return
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, unit in units.items():
-            (out / name).write_text(unit, encoding="utf-8")
-            output.say(f"wrote {out / name}")
+        _write(units, out)
     except OSError as error:
         raise UsageError(f"{out} can't be written: {error.strerror}.", hint="Name another folder.") from error
     output.next_steps(
@@ -42,6 +39,13 @@ def print_units(project: Project, user: str, out: Path | None) -> None:
         "sudo systemctl daemon-reload",
         "sudo systemctl enable --now newsletter-run.timer newsletter-backup.timer newsletter-serve.service",
     )
+
+
+def _write(units: Mapping[str, str], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, unit in units.items():
+        (out / name).write_text(unit, encoding="utf-8")
+        output.say(f"wrote {out / name}")
 
 
 def _units(project: Project, user: str) -> Mapping[str, str]:

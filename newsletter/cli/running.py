@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Engine
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 20.0  # between two looks; a date is met to the second
 STEP_SECONDS = 0.2  # in which a signal is answered
+TIMES = re.compile(r"\d\d:\d\d(:\d\d)?")
 
 
 @click.command(epilog="Example: newsletter run --once")
@@ -72,19 +74,35 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
 
 def _loop(project: Project, stop: Stop, *, clock_is_right: bool) -> None:
     """Settings are read each time: who mends one need not start it again. An error is told once, until it changes."""
-    last = ""
+    said = Said()
     while not stop.is_set():
         wait = LOOK_SECONDS
+        said.next_look()
         try:
             with _opened(project) as (settings, engine):
-                Look(settings, engine, sending.utc_now(), stop).work(clock_is_right=clock_is_right)
+                Look(settings, engine, sending.utc_now(), stop, said).work(clock_is_right=clock_is_right)
                 wait = _until_next(engine, sending.utc_now())
-            last = ""
+            clock_is_right = False  # that was about the past, which is put right: the next jump counts again
         except NewsletterError as error:
-            if str(error) != last:
+            if said.anew(str(error)):
                 output.print_error(error)
-            last = str(error)
         _rest(stop, wait)
+
+
+class Said:
+    """What the last look has said: said again at each, it would fill a log with the same line three times a minute."""
+
+    def __init__(self) -> None:
+        self._before, self._now = set[str](), set[str]()
+
+    def next_look(self) -> None:
+        """What this look does not say is new at the next one."""
+        self._before, self._now = self._now, set()
+
+    def anew(self, words: str) -> bool:
+        """Whether the last look has not said it; times of day in it do not make it new."""
+        self._now.add(known := TIMES.sub("", words))
+        return known not in self._before
 
 
 @contextmanager
@@ -133,6 +151,7 @@ class Look:
     engine: Engine
     now: datetime
     stop: Stop
+    said: Said = field(default_factory=Said)
 
     @cached_property
     def _tell(self) -> Tell:
@@ -143,7 +162,7 @@ class Look:
     def work(self, *, clock_is_right: bool = False) -> int:
         """Does what is due; returns the exit code of the first thing that wants a person.
 
-        Raises ``DatabaseError``, ``Refused`` when the clock has jumped back, and ``hosting.NotInPlace``: all may pass.
+        Raises ``DatabaseError``, and ``Refused`` when the clock has jumped back: both may pass.
         """
         from newsletter import appointments, wiring
 
@@ -152,10 +171,36 @@ class Look:
         codes = [self._tell_ended(one) for one in agenda.ended]
         for one in agenda.near:
             self._remind(one)
-        codes += [self._attempt(one) for one in agenda.due]
+        codes.append(self._post())  # before a send, which may last for a day
+        codes += self._attempts(agenda.due)
         codes += [self._go_on(campaign) for campaign in self._cut_off()]
-        wiring.post(self.settings, self.engine).work()
+        codes.append(self._post())
         return next(filter(None, codes), 0)
+
+    def _post(self) -> int:
+        """Sends what waits for the editors. A way out that is not configured right keeps no date from being held."""
+        from newsletter import wiring
+
+        if self.stop.is_set():  # whoever stops it does not want to wait for a server
+            return 0
+        try:
+            wiring.post(self.settings, self.engine).work()
+        except DatabaseError:
+            raise
+        except NewsletterError as error:
+            if self.said.anew(str(error)):
+                output.print_error(error)
+            return error.exit_code
+        return 0
+
+    def _attempts(self, due: Sequence[Appointment]) -> Iterator[int]:
+        """One after the other. Behind one that took long the next look judges anew: the rest may be late by then."""
+        began = time.monotonic()
+        for one in due:
+            yield self._attempt(one)
+            yield self._post()  # why it is held, before the next one's send
+            if time.monotonic() - began >= LOOK_SECONDS:
+                return
 
     def _remind(self, one: Appointment) -> None:
         """Its time comes near: the editors hear, once, of each kind of thing that is in the way."""
@@ -173,23 +218,40 @@ class Look:
             slug = dates.slug_of(self.settings, one)
         except NewsletterError as error:
             return error
-        return dates.problem(dates.order_of(self.settings, self.engine, one, slug))
+        return dates.problem(self.settings, self.engine, one, slug)
 
     def _attempt(self, one: Appointment) -> int:
         """Its time has come. What needs a person holds it; what may pass by itself is tried at the next look."""
-        from newsletter import hosting
+        from newsletter import appointments, hosting
 
         if self.stop.is_set():
             return 0
         try:
             sending.carry_out(self._order(one))
         except Occupied as busy:
-            output.say(f"{one.label} waits: {busy}")
-        except (DatabaseError, hosting.NotInPlace):
+            if self.said.anew(words := f"{one.label} waits: {busy}"):
+                output.say(words)
+        except appointments.Changed as changed:
+            output.say(str(changed))
+        except hosting.NotInPlace as missing:
+            return self._wait_for(one, missing)
+        except DatabaseError:
             raise
         except NewsletterError as error:
             return self._hold(one, error)
         return 0
+
+    def _wait_for(self, one: Appointment, missing: NewsletterError) -> int:
+        """It may pass by itself, or not: the editors hear of it once, and other dates do not wait for it."""
+        from newsletter.store.engine import write
+
+        about = type(missing).__name__
+        tell = partial(self._tell, event="remind", one=one, why=_words(missing), now=self.now, about=about)
+        write(self.engine, tell)
+        if self.said.anew(f"{one.label}: {missing}"):
+            output.warn(f"{one.label} waits, and is tried again:")
+            output.print_error(missing)
+        return missing.exit_code
 
     def _hold(self, one: Appointment, error: NewsletterError) -> int:
         """Unless its campaign has begun: then the error is about that."""
@@ -202,20 +264,16 @@ class Look:
         return error.exit_code
 
     def _tell_ended(self, one: Appointment) -> int:
+
         output.warn(f"{one.label} is {one.state}: {one.summary.rstrip('.')}.")
         output.next_steps(f"newsletter send {dates.named(self.settings, one)} --list {one.list}")
         return Refused.exit_code
 
     def _order(self, one: Appointment) -> Order:
-        from newsletter import wiring
-
         order = dates.order_of(self.settings, self.engine, one, dates.slug_of(self.settings, one))
-        if (kind := wiring.kind(self.settings)) is not one.kind:
-            raise Refused(
-                f"it was to be a {one.kind} campaign, and what is sent now would be a {kind}.",
-                hint="Somebody has changed [sending] since.",
-            )
-        return replace(order, again=kind is Kind.REHEARSAL, stop=self.stop)
+        dates.refuse_other_kind(self.settings, one.kind)
+        dates.refuse_sent_before(self.engine, one, order.slug)
+        return replace(order, again=one.kind is Kind.REHEARSAL, stop=self.stop)
 
     def _cut_off(self) -> list[Campaign]:
         """Campaigns of such dates that nobody is sending, and of which something may leave soon."""
@@ -251,11 +309,17 @@ class Look:
             stop=self.stop,
         )
         try:
+            # What is switched off sends nothing, and an allowlist would skip everybody else for good.
+            dates.refuse_other_kind(self.settings, campaign.kind)
             sending.carry_out(order)
         except Occupied:
             return 0
         except DatabaseError:
             raise
+        except Refused as error:
+            if self.said.anew(words := f"{campaign.label} does not go on by itself: {_words(error)}"):
+                output.warn(words)
+            return error.exit_code
         except NewsletterError as error:
             output.print_error(error)
             return error.exit_code

@@ -17,10 +17,11 @@ from newsletter.errors import DatabaseError, Occupied, Refused, Unfinished, Unkn
 from newsletter.model import OPEN_STATES, Campaign, CampaignState, DeliveryState, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
+    from newsletter.approval import Presented
     from newsletter.cli.main import Project
     from newsletter.cli.planning import Order, Ready
     from newsletter.recovery import Recovered
@@ -94,8 +95,7 @@ def send(
     if dry_run:
         _dry_run(order, options)
         return
-    if not clock_is_right:
-        recovery.check_clock(order.engine, datetime.now(UTC))
+    (recovery.trust_clock if clock_is_right else recovery.check_clock)(order.engine, datetime.now(UTC))
     try:
         carry_out(order, canary)
     except Occupied as busy:
@@ -222,7 +222,7 @@ def _prepare_unless_begun(order: Order) -> Ready | None:
 
 
 def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
-    from newsletter import approval, choosing, freezing, wiring
+    from newsletter import choosing, freezing, wiring
 
     # The files as they are now: who saves one while the number is asked for has taken the approval away.
     presented = wiring.presented(order.settings, ready.issue, ready.editions, order.list)
@@ -240,8 +240,17 @@ def _freeze(order: Order, ready: Ready, mine: str) -> Campaign:
         owner=mine,
         appointment=order.appointment.id if order.appointment else None,
         canary=order.canary,
-        approved=partial(approval.check, presented=presented, required=order.required),
+        approved=partial(_allowed, order=order, presented=presented),
     )
+
+
+def _allowed(conn: Connection, order: Order, presented: Presented) -> Sequence[str]:
+    """Who has approved it. Raises ``Refused`` when somebody must have and has not, or when its date was taken back."""
+    from newsletter import appointments, approval
+
+    if order.appointment is not None:
+        appointments.check_unchanged(conn, order.appointment)
+    return approval.check(conn, presented, order.required)
 
 
 def utc_now() -> datetime:

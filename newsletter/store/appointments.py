@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, insert, or_, select, update
+from sqlalchemy import and_, case, delete, exists, insert, or_, select, update
 
 from newsletter.model import Appointment, AppointmentState, CampaignState, Kind
 from newsletter.store import campaigns
@@ -41,12 +41,20 @@ def _from_row(row: Row[Any]) -> Appointment:
 
 
 def _came_of_it() -> ColumnElement[bool]:
-    """A campaign has its number or, live, its period: a person may have sent by hand what was to go by itself."""
+    """A campaign has its number or, live, its period: a person may have sent by hand what was to go by itself.
+
+    A date for one issue is over when that issue has begun, in whichever period. Another one's campaign leaves it
+    waiting: it may have a reason to override, and without one its editors have to hear that it can't go.
+    """
+    same = case(
+        (appointment.c.issue.is_(None), campaign.c.period == appointment.c.period),
+        else_=campaign.c.issue == appointment.c.issue,
+    )
     by_hand = and_(
         appointment.c.kind == Kind.LIVE,
         campaign.c.kind == Kind.LIVE,
-        campaign.c.period == appointment.c.period,
         campaign.c.audience == appointment.c.audience,
+        same,
     )
     its_own = campaign.c.appointment_id == appointment.c.id
     return and_(campaign.c.state != CampaignState.PREPARING, or_(its_own, by_hand))
@@ -121,6 +129,13 @@ def set_again(
         "changed_at": now,
     }
     conn.execute(update(appointment).where(appointment.c.id == number).values(values))
+
+
+def part(conn: Connection, number: int) -> bool:
+    """A rehearsal that has ended is not its appointment's any more, so that another one can come of it."""
+    mine = (campaign.c.appointment_id == number, campaign.c.kind == Kind.REHEARSAL)
+    ended = campaign.c.state.in_([CampaignState.FINISHED.value, CampaignState.CANCELLED.value])
+    return conn.execute(update(campaign).where(*mine, ended).values(appointment_id=None)).rowcount > 0
 
 
 def move(conn: Connection, number: int, due_at: datetime) -> None:

@@ -142,6 +142,13 @@ def newest(conn: Connection) -> datetime | None:
     return max((moment for moment in found if moment), default=None)
 
 
+def not_after(conn: Connection, now: datetime) -> None:
+    """Puts back what processes that have ended wrote down with a clock that was ahead."""
+    for column in (owner.c.started_at, owner.c.seen_at, owner.c.settled_at, owner.c.ended_at):
+        ahead = (owner.c.ended_at.is_not(None), column > now)
+        conn.execute(update(owner).where(*ahead).values({column: now}))
+
+
 def _owner(row: Row[Any]) -> Owner:
     return Owner(**row._mapping)
 
