@@ -404,6 +404,7 @@ def pause(project: Project, slug: str, list_name: str | None, kind: str | None) 
 
     campaign = _steerable(project, slug, list_name, kind, {CampaignState.RUNNING})
     _steer(project, campaign, "paused", lambda conn: campaigns.pause(conn, campaign.id, "by hand"))
+    output.next_steps(f"newsletter resume {campaign.arguments}")
 
 
 @click.command(epilog="Example: newsletter resume 2026-12")
