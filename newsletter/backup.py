@@ -180,7 +180,9 @@ def closing_engine(engine: Engine) -> Iterator[Engine]:
 @contextmanager
 def _workshop(place: Path) -> Iterator[Path]:
     """A folder for its owner only, which is gone afterwards; those of processes that were killed go as well."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The mode is for the last one only, and the parent may be the state folder.
+    for folder in (place.parent, place):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in place.glob(f"{WORKSHOP}*"):
         if _is_abandoned(left):
             shutil.rmtree(left, ignore_errors=True)

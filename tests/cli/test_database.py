@@ -248,6 +248,7 @@ def test_a_backup_and_a_new_machine_make_the_old_one(sent: Publisher, tmp_path: 
     new = publisher(tmp_path / "new")
     restored = new.newsletter("db", "restore", str(only_backup(sent)))
     assert "What came later is not in it." in restored.stdout
+    assert database(new).parent.stat().st_mode & 0o777 == 0o700
     assert new.newsletter("send", "2026-12", check=False).returncode == 6
     new.newsletter("db", "claim", "--yes")
     assert "nobody gets it twice: 3 accepted" in new.newsletter("send", "2026-12").stdout
