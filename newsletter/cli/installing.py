@@ -54,7 +54,9 @@ def _units(project: Project, user: str) -> Mapping[str, str]:
 
     state, database = project.settings.state_dir, wiring.lock_path(project.settings).parent
     writable = [] if database == state else [database]
-    return systemd_units(project.root, _program(), user, state=state, writable=writable)
+    # A virtual environment has only a link to its Python, which may be in somebody's home (pyenv, uv).
+    read = [Path(sys.executable).resolve(), Path(sys.base_prefix).resolve()]
+    return systemd_units(project.root, _program(), user, state=state, writable=writable, read=read)
 
 
 def _program() -> Path:
