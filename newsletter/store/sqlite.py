@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 RETRY_SECONDS = 0.0005
+OPENED = "newsletter_file"  # of a connection: the file, and which one it was
 SCRUB_SECONDS = 5.0  # a sender and a server leave gaps all the time; a backup may take minutes
 REWRITTEN_BYTES = 64 << 20
 BACKUP_PAGES = 2000  # 8 MB in one step
@@ -83,7 +84,7 @@ def make(url: URL, *, create: bool) -> Engine:
         hide_parameters=True,
         pool_reset_on_return=None,  # every transaction of ours is ended before its connection goes back
     )
-    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "connect", partial(_on_connect, file))
     event.listen(engine, "begin", _on_begin)
     return engine
 
@@ -221,10 +222,11 @@ def _private(file: Path, *, create: bool) -> None:
         ) from error
 
 
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+def _on_connect(file: Path | None, connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself: `_on_begin` does
     for pragma in _PRAGMAS:
         _patiently(partial(connection.execute, pragma), PATIENCE_SECONDS)
+    record.info[OPENED] = (file, _identity(file))
 
 
 def _on_begin(conn: Connection) -> None:
@@ -234,7 +236,25 @@ def _on_begin(conn: Connection) -> None:
     if wait is None:
         _patiently(lambda: _begin_reading(raw), PATIENCE_SECONDS)
     else:
+        _check_in_place(*conn.connection.info[OPENED])
         _patiently(lambda: raw.execute("BEGIN IMMEDIATE"), wait)
+
+
+def _check_in_place(file: Path | None, opened: tuple[int, int] | None) -> None:
+    """Else who moves a database away under a running server would lose what readers are then told was done (2 µs)."""
+    if _identity(file) != opened:
+        raise DatabaseError(
+            f"The database {file} was moved away or replaced while this program used it, and nothing is written to it.",
+            hint="Start this program again.",
+        )
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    try:
+        found = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def _begin_reading(raw: sqlite3.Connection) -> None:

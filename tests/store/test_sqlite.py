@@ -172,3 +172,18 @@ def test_who_sends_keeps_the_log_short(tmp_path: Path) -> None:
     expect_small_commits(engine)
     assert read(engine, lambda conn: conn.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar()) == 2000
     engine.dispose()
+
+
+def test_a_file_that_was_moved_away_or_replaced_is_not_written_any_more(tmp_path: Path) -> None:
+    """A server still holds it open: what it wrote would be in the wrong file."""
+    file = tmp_path / "used.db"
+    engine = open_engine(f"sqlite:///{file}", create=True)
+    write(engine, lambda conn: conn.execute(meta.insert().values(key="a", value="1")))
+    file.rename(tmp_path / "away.db")
+    with pytest.raises(DatabaseError, match="moved away or replaced") as caught:
+        write(engine, lambda conn: conn.execute(meta.insert().values(key="b", value="2")))
+    assert caught.value.hint == "Start this program again."
+    open_engine(f"sqlite:///{file}", create=True).dispose()
+    with pytest.raises(DatabaseError, match="moved away or replaced"):
+        write(engine, lambda conn: conn.execute(meta.insert().values(key="b", value="2")))
+    engine.dispose()
