@@ -26,6 +26,9 @@ from tests.cli.test_running import (
     received,
     set_back,
 )
+from tests.support import schedulers
+from tests.support.holding import HoldingServer
+from tests.support.publisher import crowd
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from newsletter.model import Email
-    from tests.support.holding import HoldingServer
     from tests.support.publisher import Publisher
 
 ONLY_ONE = 'allowlist = ["reader00001@example.org"]\nconnections'
@@ -311,3 +313,16 @@ def test_the_editors_hear_of_one_date_before_another_one_is_sent(tmp_path: Path)
         assert len(notices(made)) == 2
         assert server.recipients()[:2] == ["editor@example.org", "editor@example.org"]
         assert received(server) == EVERYBODY
+
+
+def test_two_schedulers_rehearse_once_and_neither_is_refused(tmp_path: Path) -> None:
+    """An exit code would call somebody who finds all well."""
+    with HoldingServer() as server:
+        made = schedulers.scheduled(tmp_path / "press", server.port, 3)
+        toml = made.root / "newsletter.toml"
+        allowed = f'mode = "allowlist"\nallowlist = ["{EVERYBODY[0]}"]'
+        toml.write_text(toml.read_text().replace('mode = "live"', allowed))
+        made.import_people(crowd(2))
+        found = schedulers.run(made, "race", 3)
+        assert received(server) == [EVERYBODY[0]] * 3
+        assert {each["code"] for each in found} == {0}
