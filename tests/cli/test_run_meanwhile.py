@@ -326,3 +326,19 @@ def test_two_schedulers_rehearse_once_and_neither_is_refused(tmp_path: Path) -> 
         found = schedulers.run(made, "race", 3)
         assert received(server) == [EVERYBODY[0]] * 3
         assert {each["code"] for each in found} == {0}
+
+
+def test_what_a_dead_sender_had_in_hand_does_not_wait_for_anybodys_next_try(tmp_path: Path) -> None:
+    """One is to be tried again in four hours; the others were in the hands of a sender that was killed."""
+    with publishing(tmp_path, hold_at=3) as (made, server):
+        cut_off(made, server)
+        engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+        with engine.begin() as conn:
+            later = int((datetime.now(UTC) + timedelta(hours=4)).timestamp()) * 1_000_000
+            first = "state = 'accepted' AND seq = (SELECT min(seq) FROM delivery)"
+            again = f"UPDATE delivery SET state = 'pending', not_before = :later WHERE {first}"
+            assert conn.execute(text(again), {"later": later}).rowcount == 1
+        engine.dispose()
+        assert made.newsletter("run", "--once", check=False).returncode == 8
+        assert received(server) == EVERYBODY
+        assert made.newsletter("run", "--once").returncode == 0
