@@ -287,7 +287,7 @@ def test_two_schedulers_that_look_at_the_same_moment_send_once(
         made.import_people(PEOPLE[:2])
         found = schedulers.run(made, "race", races)
         assert_once_each(made, server, races, people=2)
-        assert {each["code"] for each in found} <= {0, 5}, found
+        assert {each["code"] for each in found} == {0}, found
 
 
 def test_a_scheduler_killed_between_two_writes_leaves_what_the_next_one_brings_to_its_end(
@@ -311,6 +311,8 @@ def assert_once_each(made: Publisher, server: HoldingServer, count: int, *, peop
     assert {row["state"] for row in status} == {"finished"}
     unknown = sum(row["deliveries"]["unknown"] for row in status)
     assert sum(row["deliveries"]["accepted"] for row in status) + unknown == count * people
-    copies = Counter(re.search(rb"(?mi)^Message-ID: (.*?)\r?$", message)[1] for message in server.messages())
+    mails = zip(server.recipients(), server.messages(), strict=True)
+    theirs = [message for address, message in mails if address.startswith("reader")]  # editors hear of doubts
+    copies = Counter(re.search(rb"(?mi)^Message-ID: (.*?)\r?$", message)[1] for message in theirs)
     assert max(copies.values()) == 1
     assert count * people - unknown <= len(copies) <= count * people
