@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from newsletter.cli import dates, logs, output, sending
+from newsletter.cli import dates, forecast, logs, output, sending
 from newsletter.cli.planning import Order
 from newsletter.errors import DatabaseError, NewsletterError, Occupied, Refused
 from newsletter.model import Appointment, Campaign, CampaignState, Kind
@@ -65,10 +65,11 @@ def run(project: Project, *, once: bool, clock_is_right: bool) -> int:
 def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     settings, engine, now = project.settings, project.store, sending.utc_now()
     code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
-    if following := dates.next_one(engine, now):
-        output.say(f"Next: {following.label}, {dates.told(following.due_at, settings)}")
-    else:
-        output.say(f"Nothing is to go out within {settings.schedule.remind.days} days.")
+    waiting = dates.waiting(engine)
+    for one in waiting[:1]:
+        output.say(f"Next: {one.label}, {dates.told(one.due_at, settings)}")
+    if not waiting:
+        output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code
 
 

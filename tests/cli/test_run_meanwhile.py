@@ -342,3 +342,19 @@ def test_what_a_dead_sender_had_in_hand_does_not_wait_for_anybodys_next_try(tmp_
         assert made.newsletter("run", "--once", check=False).returncode == 8
         assert received(server) == EVERYBODY
         assert made.newsletter("run", "--once").returncode == 0
+
+
+def test_one_look_says_what_waits_although_its_time_has_come(tmp_path: Path) -> None:
+    with publishing(tmp_path, hold_at=2) as (made, server):
+        toml = made.root / "newsletter.toml"
+        toml.write_text(toml.read_text().replace("[sending]", 'remind = "12h"\n[sending]'))
+        assert made.newsletter("run", "--once").stdout == "Nothing is to go out within 12 hours.\n"
+        another(made, "2027-11", "--at", "2099-01-01 10:00", "--confirm", "5")
+        process = made.start("send", "2027-11", "--confirm", "5")
+        wait_for(server.holding, process)
+        give_a_date(made)
+        said = made.newsletter("run", "--once").stdout
+        assert "2027-12 to readers waits: another process is sending" in said
+        assert "Next: 2027-12 to readers" in said
+        server.release()
+        process.communicate()
