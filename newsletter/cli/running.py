@@ -323,7 +323,8 @@ class Look:
         except Refused as error:
             if self.said.anew(words := f"{campaign.label} does not go on by itself: {_words(error)}"):
                 output.warn(words)
-            return error.exit_code
+            # A rehearsal that was left behind by going live is no alarm, at each look, for months.
+            return 0 if campaign.kind is Kind.REHEARSAL else error.exit_code
         except NewsletterError as error:
             output.print_error(error)
             return error.exit_code

@@ -358,3 +358,22 @@ def test_one_look_says_what_waits_although_its_time_has_come(tmp_path: Path) -> 
         assert "Next: 2027-12 to readers" in said
         server.release()
         process.communicate()
+
+
+def test_a_rehearsal_that_was_cut_off_before_going_live_is_left_and_is_no_alarm(tmp_path: Path) -> None:
+    with publishing(tmp_path, hold_at=1) as (made, server):
+        live = (made.root / "newsletter.toml").read_text()
+        allowed = f'mode = "allowlist"\nallowlist = ["{EVERYBODY[0]}", "{EVERYBODY[1]}"]'
+        (made.root / "newsletter.toml").write_text(live.replace('mode = "live"', allowed))
+        moment = datetime.now(UTC) + timedelta(minutes=2)
+        made.newsletter("send", "2027-12", "--at", f"{moment:%Y-%m-%d %H:%M}", "--confirm", "2")
+        set_back(made, moment - timedelta(minutes=3))
+        process = made.start("run", "--once")
+        wait_for(server.holding, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        server.release()
+        (made.root / "newsletter.toml").write_text(live)
+        left = made.newsletter("run", "--once")
+        assert "2027-12 to readers (REHEARSAL) does not go on by itself" in left.stderr
+        assert len(received(server)) <= 1
