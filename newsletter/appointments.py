@@ -15,6 +15,7 @@ period lets one of them start it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,8 +52,15 @@ SCHEDULE = "schedule"  # in ``meta``: the one that counts, in words
 SINCE = "schedule_since"  # … and from when on
 SEEN = "run_seen_at"  # … and when a scheduler last looked
 
-PASSED = "its time was past when the schedule was changed, sending went live, or the database was restored"
-MISSED = "it was missed, and the next date has come since"
+
+class Why(StrEnum):
+    """Why one is held or dropped that was ready. Editors read it in their language: ``notice.why`` of the texts."""
+
+    PASSED = (
+        "its time was past when the schedule was changed, sending went live, or the database was restored"
+    )
+    MISSED = "it was missed, and the next date has come since"
+    LATE = "it is later than max_lateness allows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
     since = _counts_since(conn, rules, now)
     agenda = Agenda()
     for late in _follow(conn, rules, since, now):
-        _end(conn, late, Verdict.DROP, MISSED, now, tell, agenda)
+        _end(conn, late, Verdict.DROP, Why.MISSED, now, tell, agenda)
     claimed = _not_ahead(conn, instance.CLAIMED_AT, now)
     for one in rows.every(conn, {AppointmentState.WAITING}):
         start = max(filter(None, (claimed, None if one.issue else since)), default=one.due_at)
@@ -105,18 +113,13 @@ def _look(conn: Connection, rules: Rules, now: datetime, tell: Tell) -> Agenda:
         if verdict is Verdict.SEND:
             agenda.due.append(one)
             if now - one.due_at > rules.max_lateness:
-                tell(conn, "late", one, _too_late(rules), now)
+                tell(conn, "late", one, Why.LATE, now)
         elif verdict is Verdict.WAIT:
             agenda.near += [one] if one.due_at - now <= rules.remind else []
         else:
-            reason = PASSED if one.due_at < start else _too_late(rules)
+            reason = Why.PASSED if one.due_at < start else Why.LATE
             _end(conn, one, verdict, reason, now, tell, agenda)
     return agenda
-
-
-def _too_late(rules: Rules) -> str:
-    hours = rules.max_lateness.total_seconds() / 3600
-    return f"it is later than max_lateness allows, which is {hours:g} h"
 
 
 def _end(

@@ -209,7 +209,7 @@ def last(engine: Engine, issue: str, list_name: str) -> Approval:
     valid = [one for one in given if one.list == list_name and one.withdrawn_at is None]
     if not valid:
         raise UsageError(
-            f"{issue} was never approved for the list {list_name}, so there is nothing to compare with.",
+            f"{issue} has no approval for the list {list_name}, so there is nothing to compare with.",
             hint=f"`newsletter diff {issue} HEAD` compares with the last commit.",
         )
     return valid[-1]

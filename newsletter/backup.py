@@ -51,17 +51,27 @@ def make(engine: Engine, file: Path, now: datetime) -> Backup:
     exists, ``DatabaseError`` if it can't be written or is not whole.
     """
     began = time.monotonic()
+    with _about(file, "can't be made"):
+        _refuse_overwriting(file)  # in here, because a folder that may not be entered can't say either
+        counts, size = _make(engine, file, now)
+    if not store.fence(engine):
+        instance.advance(engine, lambda _: None)
+    return Backup(file, counts, size, time.monotonic() - began)
+
+
+def _refuse_overwriting(file: Path) -> None:
     if file.exists():
         raise Refused(f"{file} exists, and a backup never overwrites anything.", hint="Name another file.")
-    with _about(file, "can't be made"), _workshop(file.parent) as room:
+
+
+def _make(engine: Engine, file: Path, now: datetime) -> tuple[dict[str, int], int]:
+    with _workshop(file.parent) as room:
         made = room / "backup.db"
         counts = _write(engine, room / "snapshot.db", made, now)
         _prove(made, counts, room)
         size = made.stat().st_size
         made.rename(file)  # on the same disk: at once and whole
-    if not store.fence(engine):
-        instance.advance(engine, lambda _: None)
-    return Backup(file, counts, size, time.monotonic() - began)
+    return counts, size
 
 
 def _write(engine: Engine, raw: Path, made: Path, now: datetime) -> dict[str, int]:
@@ -137,6 +147,8 @@ def _readable(file: Path, room: Path) -> Iterator[Engine]:
     with _about(file, "can't be restored", instead_of=copy):
         shutil.copyfile(file, copy)
         copy.chmod(0o600)
+        if not copy.stat().st_size:  # to SQLite a database without tables, which would get its tables now
+            raise DatabaseError("it is empty", hint="Take another one, or copy it here again.")
         with _opened(copy) as raw:
             if instance.BACKUP_AT not in read(raw, facts.every):
                 raise DatabaseError(
@@ -168,7 +180,9 @@ def closing_engine(engine: Engine) -> Iterator[Engine]:
 @contextmanager
 def _workshop(place: Path) -> Iterator[Path]:
     """A folder for its owner only, which is gone afterwards; those of processes that were killed go as well."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The mode is for the last one only, and the parent may be the state folder.
+    for folder in (place.parent, place):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in place.glob(f"{WORKSHOP}*"):
         if _is_abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
@@ -201,9 +215,14 @@ def _about(file: Path, what: str, instead_of: Path | None = None) -> Iterator[No
         raise DatabaseError(f"The backup {file} {what}: {said}.", hint=error.hint) from error
 
 
-def prune(folder: Path, keep: int) -> list[Path]:
-    """Removes all but the newest ``keep`` backups; only files whose names are those that ``db backup`` gives."""
-    found = sorted((file for file in folder.iterdir() if OURS.fullmatch(file.name)), reverse=True)
-    for old in found[keep:]:
-        old.unlink()
-    return found[keep:]
+def prune(folder: Path, keep: int, made: Path) -> list[Path]:
+    """Removes all but ``made`` and the newest others, so that ``keep`` are left.
+
+    Only files whose names are those that ``db backup`` gives. ``made`` stays whatever its name says: once the clock was
+    wrong by a year, all new backups would look like the oldest ones.
+    """
+    others = (file for file in folder.iterdir() if OURS.fullmatch(file.name) and file != made)
+    old = sorted(others, reverse=True)[keep - 1 :]
+    for file in old:
+        file.unlink()
+    return old

@@ -160,11 +160,6 @@ class Change:
     before: str | None
     after: str | None
 
-    @property
-    def mirrored(self) -> Change:
-        """The same difference, seen from the other side."""
-        return Change(self.part, self.name, self.after, self.before)
-
 
 def compare(before: Snapshot, after: Snapshot) -> list[Change]:
     """Every difference, in the order in which a reader meets them; nothing for equal snapshots."""

@@ -90,15 +90,21 @@ WantedBy=timers.target
 
 
 def systemd_units(
-    project: Path, program: Path, user: str, *, state: Path, writable: Sequence[Path] = ()
+    project: Path,
+    program: Path,
+    user: str,
+    *,
+    state: Path,
+    writable: Sequence[Path] = (),
+    read: Sequence[Path] = (),
 ) -> Mapping[str, str]:
     """File name → text of every unit: sending by schedule, the readers' pages, and a daily backup.
 
     ``program`` is the command ``newsletter``, ``state`` the folder that the services may write to, ``writable`` any
-    others, such as that of an SQLite file elsewhere. All paths are absolute. Raises ``UsageError`` for a path that
-    can't stand in a unit.
+    others, such as that of an SQLite file elsewhere, ``read`` what else has to be seen, such as the interpreter. All
+    paths are absolute. Raises ``UsageError`` for a path that can't stand in a unit.
     """
-    units = _Units(project, program, user, [state, *writable])
+    units = _Units(project, program, user, [state, *writable], read)
     oneshot = "Type=oneshot"  # no end is set to it: a large list takes hours
     again = "Type=exec\nRestart=on-failure\nRestartSec=2s"
     run, backup = "Send what is due", "Back the newsletter's database up"
@@ -118,12 +124,15 @@ def systemd_units(
 class _Units:
     """What all services of one project share, as systemd.syntax(7) wants it written."""
 
-    def __init__(self, project: Path, program: Path, user: str, writable: Sequence[Path]) -> None:
+    def __init__(
+        self, project: Path, program: Path, user: str, writable: Sequence[Path], read: Sequence[Path]
+    ) -> None:
         if not re.fullmatch(r"[a-z_][a-z0-9_-]*\$?", user):
             raise UsageError(f"{user!r} can't be the name of a system user.", hint="Name it with --user.")
         self._project, self._program, self._user = _checked(project), _checked(program), user
         self._writable = " ".join(_quoted(_checked(path)) for path in writable)
-        inside = any(path.parts[1:2] and path.parts[1] in HOMES for path in (project, program, *writable))
+        seen = (project, program, *writable, *read)
+        inside = any(path.parts[1:2] and path.parts[1] in HOMES for path in seen)
         self._home = "read-only" if inside else "true"
 
     def service(self, description: str, behaviour: str, words: Sequence[str], patience: int) -> str:

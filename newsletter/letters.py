@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from newsletter import joining, limits
-from newsletter.errors import ContentError, NewsletterError, TransportError, where
-from newsletter.model import Accepted, Edition, LetterPurpose, LetterState, Recipient, Refused
+from newsletter import joining, posting
+from newsletter.errors import ContentError, TransportError, where
+from newsletter.model import NOT_ALLOWED, Accepted, Edition, LetterPurpose, LetterState, Recipient, Refused
 from newsletter.store import choices
 from newsletter.store import letters as outbox
 from newsletter.store.engine import read, write
@@ -41,13 +41,7 @@ if TYPE_CHECKING:
     from newsletter.store.letters import Letter
     from newsletter.transports.base import Transport
 
-RETRY = tuple(timedelta(seconds=seconds) for seconds in (15, 60, 300, 900))
-LATER = timedelta(hours=1)  # from then on
-LOOK_SECONDS = 1.0  # how often the office looks for new letters
-REST_SECONDS = 30.0  # … after something went wrong with all of them
-
 EXPIRED = "expired before it could be sent"
-NOT_ALLOWED = "not on the allowlist"
 
 logger = logging.getLogger(__name__)
 
@@ -109,18 +103,7 @@ class Office:
 
     def run(self, closing: Event) -> None:
         """Until ``closing`` is set. What goes wrong is logged, without addresses, and tried again."""
-        while not closing.is_set():
-            rest = LOOK_SECONDS
-            try:
-                if self.work():
-                    continue
-            except NewsletterError as error:
-                logger.warning("letters wait: %s", error)
-                rest = REST_SECONDS
-            except Exception as error:
-                logger.error("letters wait, because of %s", where(error))  # noqa: TRY400 - its words may hold an address
-                rest = REST_SECONDS
-            closing.wait(rest)
+        posting.keep_at(self.work, closing, "letters", logger)
 
     def work(self) -> int:
         """Sends the letters that are due, once; returns how many were looked at. Raises ``DatabaseError``."""
@@ -154,7 +137,7 @@ class Office:
             return self._decide(conn, letter, now)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             logger.error("a letter waits, because of %s", where(error))  # noqa: TRY400 - its words may hold an address
-            outbox.postpone(conn, letter, now + LATER, "could not be made")
+            outbox.postpone(conn, letter, now + posting.LATER, "could not be made")
             return None
 
     def _decide(self, conn: Connection, letter: Letter, now: datetime) -> Ready | Dropped:
@@ -234,7 +217,7 @@ class Office:
 
         def later(conn: Connection) -> None:
             for letter in letters:
-                again = limits.retry_at(letter.tries + 1, RETRY, now) or now + LATER
+                again = posting.next_try(letter.tries + 1, now)
                 outbox.postpone(conn, letter, again, codes_only(why) or "not taken")
 
         if letters:

@@ -335,6 +335,7 @@ class DeliveryState(StrEnum):
 
 
 OPEN_STATES = frozenset({DeliveryState.PENDING, DeliveryState.CLAIMED, DeliveryState.HANDED})
+NOT_ALLOWED = "not on the allowlist"  # why a mail stays, in mode allowlist; kept with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +433,16 @@ class Appointment:
         """How people name it: ``2026-12 to readers``."""
         rehearsal = " (REHEARSAL)" if self.kind is Kind.REHEARSAL else ""
         return f"{self.issue or self.period} to {self.list}{rehearsal}"
+
+    @property
+    def summary(self) -> str:
+        """The reason in one line; what to do about it may follow in further ones."""
+        return self.reason.partition("\n")[0]
+
+    def issue_of(self, by_period: Mapping[str, Sequence[str]]) -> str:
+        """The issue for people to name: its own, else the one that its period has; the period if that is not clear."""
+        found = by_period.get(self.period, ())
+        return self.issue or (found[0] if len(found) == 1 else self.period)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from newsletter import limits
-from newsletter.errors import NewsletterError, TransportError, where
+from newsletter import posting
+from newsletter.errors import TransportError
 from newsletter.message import NoticeWire
 from newsletter.model import (
+    NOT_ALLOWED,
     OPEN_STATES,
     Accepted,
     CampaignState,
@@ -35,7 +36,6 @@ from newsletter.model import (
 from newsletter.store import campaigns, doubts
 from newsletter.store import notices as outbox
 from newsletter.store.engine import read, write
-from newsletter.store.notices import NOT_ALLOWED
 from newsletter.store.personal import codes_only
 
 if TYPE_CHECKING:
@@ -50,12 +50,8 @@ if TYPE_CHECKING:
     from newsletter.texts import Texts
     from newsletter.transports.base import Transport
 
-RETRY = tuple(timedelta(seconds=seconds) for seconds in (15, 60, 300, 900))
-LATER = timedelta(hours=1)  # from then on
 KEEPS_TRYING = timedelta(days=3)  # by then somebody has looked, or nobody reads this mailbox
 MOST = 20  # notices that one call of ``work`` sends
-LOOK_SECONDS = 1.0  # how often the post looks for new ones
-REST_SECONDS = 30.0  # … after something went wrong
 
 logger = logging.getLogger(__name__)
 
@@ -169,17 +165,7 @@ class Post:
 
     def run(self, closing: Event) -> None:
         """Until ``closing`` is set. What goes wrong is logged, without addresses, and tried again."""
-        while not closing.is_set():
-            rest = LOOK_SECONDS
-            try:
-                self.work()
-            except NewsletterError as error:
-                logger.warning("notices wait: %s", error)
-                rest = REST_SECONDS
-            except Exception as error:
-                logger.error("notices wait, because of %s", where(error))  # noqa: TRY400 - its words may hold an address
-                rest = REST_SECONDS
-            closing.wait(rest)
+        posting.keep_at(self.work, closing, "notices", logger)
 
     def work(self) -> int:
         """Sends the notices that are due, each once; returns how many left. Raises ``DatabaseError``.
@@ -232,7 +218,7 @@ class Post:
 
     def _postpone(self, one: Notice, reason: str) -> NoticeState:
         now = self._clock()
-        again = limits.retry_at(one.tries + 1, RETRY, now) or now + LATER
+        again = posting.next_try(one.tries + 1, now)
         write(self._engine, lambda conn: outbox.postpone(conn, one, again, reason))
         return NoticeState.WAITING
 

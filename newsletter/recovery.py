@@ -34,7 +34,7 @@ def recover(engine: Engine, mine: str, now: datetime) -> Recovered:
 
     def work(conn: Connection) -> Recovered:
         if not owners.is_living(conn, mine):
-            raise fenced()
+            raise taken_over()
         owners.bury(conn, mine, now)
         return Recovered(*ledger.orphaned(conn, now))
 
@@ -58,7 +58,7 @@ def trust_clock(engine: Engine, now: datetime) -> None:
     write(engine, lambda conn: owners.not_after(conn, now))
 
 
-def fenced() -> Refused:
+def taken_over() -> Refused:
     """The error of a process that others have taken for dead."""
     return Refused(
         "another process has taken this one for dead and its copies over: it was stopped, or cut off, for too long.",

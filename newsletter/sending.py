@@ -33,6 +33,7 @@ from newsletter.errors import Refused, TransportError, TransportRejected, Transp
 from newsletter.limits import Limits
 from newsletter.model import CampaignState, Kind, Unknown
 from newsletter.store import campaigns, canaries, instance, ledger, owners
+from newsletter.store.database import RUNBOOK
 from newsletter.store.engine import expect_small_commits, in_chunks, many_senders, read, write
 from newsletter.store.ledger import Ledger
 
@@ -93,6 +94,8 @@ def _refuse_repeating(latest: Campaign) -> None:
 def _at_rest(latest: Campaign) -> Refused:
     if latest.state is CampaignState.PAUSED:
         hint = f"`newsletter resume {latest.arguments}` lifts the pause; then send again."
+        if latest.reason == instance.RESTORED:  # who waits here may have got a copy from the original
+            hint = f"Do not resume yet. What to look at first: {RUNBOOK}#a-campaign-that-was-under-way"
         return Refused(f"{latest.label} is paused: {latest.reason}", hint=hint)
     again = " `--again` starts a new rehearsal." if latest.kind is Kind.REHEARSAL else ""
     return Refused(f"{latest.label} was cancelled.", hint=f"A cancelled campaign stays cancelled.{again}")
@@ -268,7 +271,7 @@ class _Run:
 
     def _outlook(self, conn: Connection) -> tuple[datetime | None, bool]:
         if not owners.is_living(conn, self._conduct.owner):
-            raise recovery.fenced()
+            raise recovery.taken_over()
         others = ledger.held_by_others(conn, self._id, self._conduct.owner)
         return ledger.next_due(conn, self._id), others
 

@@ -339,32 +339,30 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-def named(settings: Settings, one: Appointment) -> str:
-    """The issue that commands are to name: the one that the period has, where there is just one."""
-    from newsletter import content
-
-    found = [one.issue] if one.issue else content.of_period(settings.project, one.period)
-    return found[0] if len(found) == 1 else one.period
-
-
 def teller(settings: Settings) -> Tell:
     """Tells the editors by mail what needs them about an appointment."""
+    from newsletter import content
+    from newsletter.appointments import Why
+
     told, zone = editors(settings), settings.schedule.timezone
+    # Read here: what tells is a transaction that others wait for.
+    issues = content.by_period(settings.project)
 
     def tell(
         conn: Connection, event: str, one: Appointment, why: str, now: datetime, about: str = ""
     ) -> bool:
         here = one.due_at.astimezone(zone)
+        slug = one.issue_of(issues)
         return told.tell(
             conn,
             f"{event}:{one.id}:{one.due_at:%Y-%m-%dT%H:%M}:{about}",
             event,
             now,
-            issue=one.label,
-            slug=named(settings, one),
+            issue=told.texts.get(f"notice.label.{one.kind}", issue=slug, list=one.list),
+            slug=slug,
             list=one.list,
             date=f"{told.texts.date(here.date())}, {here:%H:%M %Z}",
-            why=why,
+            why=told.texts[f"notice.why.{why.name.lower()}"] if isinstance(why, Why) else why,
         )
 
     return tell

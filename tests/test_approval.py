@@ -186,7 +186,7 @@ def test_a_refusal_names_a_few_of_many_files(engine):
 
 
 def test_with_what_to_compare_is_the_newest_that_stands(engine):
-    with pytest.raises(UsageError, match="never approved"):
+    with pytest.raises(UsageError, match="has no approval"):
         approval.last(engine, "2026-12", "readers")
     say_yes(engine, "editor")
     say_yes(engine, "medical", "Ben")

@@ -245,6 +245,21 @@ def test_a_place_that_is_no_folder_is_said(small: Engine, kept: Path) -> None:
         make(small, kept / "two.db", NOW)
 
 
+def test_a_folder_that_may_not_be_entered_is_said(small: Engine, tmp_path: Path) -> None:
+    """As one that root has made."""
+    before = os.geteuid()
+    folder = tmp_path / "backups"
+    folder.mkdir(mode=0o000 if before else 0o700)
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(DatabaseError, match=r"The backup .+ can't be made: Permission denied"):
+            make(small, folder / "one.db", NOW)
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
+
+
 def junk(file: Path) -> None:
     file.write_bytes(b"no database at all" * 100)
 
@@ -280,7 +295,7 @@ def foreign(file: Path) -> None:
     ("spoil", "words"),
     [
         (junk, "not a database"),
-        (empty, "it is no backup"),
+        (empty, "it is empty"),
         (cut, "damaged"),
         (overwritten, "damaged"),
         (newer, "was made by a newer version"),
@@ -377,8 +392,16 @@ def test_only_the_newest_of_our_own_files_are_kept(tmp_path: Path) -> None:
     others = ["before-the-move.db", "2026-11-01T030000Z.db.gz", "notes.txt"]
     for name in [*ours, *others]:
         (tmp_path / name).touch()
-    assert [file.name for file in prune(tmp_path, 2)] == ours[6::-1]
+    assert [file.name for file in prune(tmp_path, 2, tmp_path / ours[-1])] == ours[6::-1]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*ours[-2:], *others])
+
+
+def test_the_one_that_was_just_made_stays_although_the_clock_was_wrong_before(tmp_path: Path) -> None:
+    made, future = tmp_path / "2026-11-29T030000Z.db", tmp_path / "2099-01-01T000000Z.db"
+    for file in (made, future):
+        file.touch()
+    assert prune(tmp_path, 1, made) == [future]
+    assert made.exists()
 
 
 def test_what_a_killed_process_left_goes_with_the_next_one_and_a_living_one_s_stays(

@@ -100,6 +100,11 @@ def test_a_project_in_a_home_can_still_be_read():
     assert "ProtectHome=read-only" in units(program=Path("/root/bin/newsletter"))["newsletter-run.service"]
 
 
+def test_so_can_a_python_that_a_virtual_environment_borrows_from_a_home():
+    found = units(read=[Path("/home/ann/.pyenv/versions/3.11.7/bin/python3.11")])
+    assert "ProtectHome=read-only" in found["newsletter-serve.service"]
+
+
 @pytest.mark.parametrize("path", ['/srv/a"b', "/srv/a'b", "/srv/a\\b", "/srv/a\nb", "srv/a"])
 def test_a_path_that_systemd_could_misread_is_refused(path):
     with pytest.raises(UsageError, match="can't stand in a unit"):

@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import select, update
 
 from newsletter import addresses, choosing, config, joining, personal_data, tokens, wiring
-from newsletter.letters import RETRY, ClosedOffice, Links, Office
+from newsletter.letters import ClosedOffice, Links, Office
 from newsletter.limits import Rate
 from newsletter.model import LetterState
+from newsletter.posting import RETRY
 from newsletter.store import choices, letters, subscribers
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import letter, subscriber

@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import select
 
 from newsletter import config, wiring
-from newsletter.notices import KEEPS_TRYING, RETRY, ClosedPost, Post
+from newsletter.model import NOT_ALLOWED
+from newsletter.notices import KEEPS_TRYING, ClosedPost, Post
+from newsletter.posting import RETRY
 from newsletter.store import notices
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.schema import notice
@@ -271,7 +273,7 @@ def test_in_allowlist_mode_only_editors_on_the_allowlist_hear(place: Place) -> N
         place.tell()
         assert place.post.work() == 1
         assert [one.recipient for one in server.messages] == [BOB]
-    assert place.rows() == [("gave-up", notices.NOT_ALLOWED, 1), ("sent", "", 1)]
+    assert place.rows() == [("gave-up", NOT_ALLOWED, 1), ("sent", "", 1)]
 
 
 def test_a_post_works_until_it_is_closed(place: Place, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import click
 from newsletter.cli import output, planning
 from newsletter.cli.campaigns import list_option
 from newsletter.errors import UsageError
-from newsletter.model import Role, short
+from newsletter.model import CampaignState, Role, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,7 +132,8 @@ def _withdraw(project: Project, which: tuple[str, str, Role], name: str) -> None
         output.next_steps(f"newsletter approve {slug} --list {list_name}")
         return
     output.warn(f"{begun.label} has begun already (it is {begun.state}), and withdrawing does not stop it.")
-    output.next_steps(f"newsletter pause {begun.arguments}")
+    running = begun.state is CampaignState.RUNNING
+    output.next_steps(f"newsletter pause {begun.arguments}" if running else f"newsletter status {slug}")
 
 
 def _show(project: Project, slug: str, list_name: str) -> None:

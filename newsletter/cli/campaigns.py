@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from newsletter.cli.main import Project
-    from newsletter.model import Delivery
+    from newsletter.model import Appointment, Delivery
     from newsletter.notices import Editors
     from newsletter.store.owners import Owner
 
@@ -67,11 +67,11 @@ def status(project: Project, slug: str | None, *, watch: bool, as_json: bool) ->
     if as_json:
         output.print_json([row.as_json() for row in rows])
         return None
-    print_status(rows, records=slug is not None)
     if slug is None:
         from newsletter.cli import dates
 
         dates.tell_open(project.settings, project.store)
+    print_status(rows, records=slug is not None)
     notifying.print_outbox(project.settings, project.store)
     return None
 
@@ -109,7 +109,8 @@ def look(project: Project, slug: str | None, *, moving: bool = False) -> list[Ro
     found = read(project.store, lambda conn: campaigns.every(conn, slug))
     if slug and not found:
         raise UsageError(
-            f"no campaign of {slug} was started.", hint="`newsletter status` lists those there are."
+            f"no campaign of {slug} was started.",
+            hint="`newsletter status` lists those there are, `newsletter schedule` the dates to come.",
         )
     now = datetime.now(UTC)
     works = [(campaign, Work.on(campaign, senders, now)) for campaign in found]
@@ -338,18 +339,26 @@ def _only(counts: Mapping[DeliveryState, int], state: DeliveryState | None) -> M
 
 def latest(project: Project, slug: str, list_name: str | None, kind: str | None) -> list[Campaign]:
     """The latest campaign of each kind that is asked for, live first; at least one."""
+    found = _known(project, slug, list_name, kind)
+    if not found:
+        what, where = (
+            f"{kind} campaign" if kind else "campaign",
+            list_name or project.settings.newsletter.list,
+        )
+        raise UsageError(
+            f"no {what} of {slug} to the list {where} was started.",
+            hint="`newsletter status` lists those there are.",
+        )
+    return found
+
+
+def _known(project: Project, slug: str, list_name: str | None, kind: str | None) -> list[Campaign]:
     from newsletter.store import campaigns
     from newsletter.store.engine import read
 
-    list_name = list_name or project.settings.newsletter.list
     kinds = [Kind(kind)] if kind else [Kind.LIVE, Kind.REHEARSAL]
-    find = partial(campaigns.find, issue=slug, list_name=list_name)
+    find = partial(campaigns.find, issue=slug, list_name=list_name or project.settings.newsletter.list)
     found = [read(project.store, partial(find, kind=each)) for each in kinds]
-    if not any(found):
-        raise UsageError(
-            f"no {kind or 'campaign'} of {slug} to the list {list_name} was started.",
-            hint="`newsletter status` lists those there are.",
-        )
     return [campaign for campaign in found if campaign]
 
 
@@ -395,6 +404,7 @@ def pause(project: Project, slug: str, list_name: str | None, kind: str | None) 
 
     campaign = _steerable(project, slug, list_name, kind, {CampaignState.RUNNING})
     _steer(project, campaign, "paused", lambda conn: campaigns.pause(conn, campaign.id, "by hand"))
+    output.next_steps(f"newsletter resume {campaign.arguments}")
 
 
 @click.command(epilog="Example: newsletter resume 2026-12")
@@ -432,11 +442,13 @@ def cancel(project: Project, slug: str, list_name: str | None, kind: str | None,
     from newsletter.store import campaigns
     from newsletter.store.engine import in_chunks
 
-    chosen = list_name or project.settings.newsletter.list
-    for one in dates.open_appointments(project.settings, project.store, slug, chosen, kind):
-        dates.take_back(project.store, one)
-        return
     able = {CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.PREPARING}
+    waiting = dates.open_appointments(project, slug, list_name or project.settings.newsletter.list, kind)
+    if waiting:
+        begun = [one for one in _known(project, slug, list_name, kind) if one.state in able]
+        _refuse_two_kinds([*waiting, *begun])
+        dates.take_back(project.store, waiting[0])
+        return
     campaign = _steerable(project, slug, list_name, kind, able)
     if not yes:
         ask(
@@ -480,13 +492,17 @@ def _steerable(
     """The one campaign that is meant. A live one and a rehearsal may stand side by side: then a person says which."""
     known = latest(project, slug, list_name, kind)
     able = [campaign for campaign in known if campaign.state in states]
-    if len(able) > 1:
-        labels = " and ".join(campaign.label for campaign in able)
-        raise UsageError(f"this could be {labels}.", hint="Add --kind live or --kind rehearsal.")
+    _refuse_two_kinds(able)
     if not able:
         states_now = ", ".join(f"{campaign.label} is {campaign.state}" for campaign in known)
         raise Refused(f"{states_now}, so that can't be done.")
     return able[0]
+
+
+def _refuse_two_kinds(meant: Sequence[Campaign | Appointment]) -> None:
+    if len({one.kind for one in meant}) > 1:
+        labels = " and ".join(one.label for one in meant)
+        raise UsageError(f"this could be {labels}.", hint="Add --kind live or --kind rehearsal.")
 
 
 def _steer(

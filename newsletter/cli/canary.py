@@ -59,7 +59,8 @@ def _wait(text: str) -> timedelta:
         return values.duration(text)
     except ValueError:
         raise UsageError(
-            f"--canary-wait {text} is no duration.", hint="Write `--canary-wait 30m`, `90s` or `2h`."
+            f"--canary-wait {text} is no duration from a second to 30 days.",
+            hint="Write `--canary-wait 30m`, `90s` or `2h`.",
         ) from None
 
 

@@ -14,6 +14,7 @@ from newsletter.cli import output
 from newsletter.cli.campaigns import ask
 from newsletter.errors import DatabaseError, UsageError
 from newsletter.model import CampaignState
+from newsletter.store.database import RUNBOOK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ SHOWN = {
     "campaign": "campaigns",
     "delivery": "deliveries",
 }
-RUNBOOK = "docs/runbook/restore-on-a-new-machine.md"
 
 
 @click.group(epilog="Example: newsletter db backup")
@@ -125,7 +125,7 @@ def backup(project: Project, file: Path | None, keep: int | None) -> None:
         f"Backed up into {made.file}: {_tell(made.counts)}; {made.size / 1e6:,.1f} MB in {made.seconds:.1f} s."
     )
     output.say("It was restored into a throw-away database, and every row was there.")
-    for old in backups.prune(folder, keep) if keep else ():
+    for old in backups.prune(folder, keep, made.file) if keep else ():
         output.say(f"Removed {old.name}.")
     output.next_steps("copy it to another machine, and .env once: the keys are not in the backup")
 
@@ -147,16 +147,19 @@ def restore(project: Project, file: Path) -> None:
     """
     from newsletter import backup as backups
     from newsletter import wiring
-    from newsletter.store.engine import fingerprints
+    from newsletter.store.engine import NEWEST_ENV, fingerprints, missing_key
 
     settings = project.settings
     settings.require_keys()
     keys = fingerprints(wiring.keyring(settings).keys, settings.address_key)
-    done = backups.restore(file, settings.database_url, settings.state_dir, keys=keys)
+    # There, so that the next backup clears away what a restore that was killed has left: a copy of everybody.
+    done = backups.restore(file, settings.database_url, settings.state_dir / "backups", keys=keys)
     output.say(f"Restored {file}: {_tell(done.counts)}.")
     output.say(
         f"It is what {done.facts['backup_of']} was at {done.facts['backup_at']}. What came later is not in it."
     )
+    if missing := missing_key(done.facts, keys):
+        output.warn(f"{missing} {NEWEST_ENV}")
     output.next_steps(f"read {RUNBOOK}", "newsletter status", "newsletter db claim")
 
 

@@ -50,6 +50,10 @@ def schedule(
     Those that people have set by `send` are among them, and those that are held. The dates come from [schedule] in
     newsletter.toml; `newsletter run` sends what is due.
     """
+    if as_json + systemd + cron > 1:
+        raise UsageError("--json, --systemd and --cron are three answers: ask for one.")
+    if out is not None and not systemd:
+        raise UsageError("--out is where --systemd writes its units.", hint="Add --systemd.")
     if cron or systemd:
         from newsletter.cli import installing
 
@@ -70,7 +74,7 @@ def schedule(
             ("date", "period", "issue", "how it stands"), [each.as_cells(settings) for each in dates]
         )
     _tell_scheduler(settings, engine, now, dates=bool(dates))
-    _tell_next(dates)
+    _tell_next(settings, dates)
 
 
 def _tell_scheduler(settings: Settings, engine: Engine, now: datetime, *, dates: bool) -> None:
@@ -107,14 +111,23 @@ def _sends_of_a_date(settings: Settings, engine: Engine) -> bool:
     return any(read(engine, partial(appointments.of_campaign, campaign_id=each)) for each in at_work)
 
 
-def _tell_next(dates: list[Date]) -> None:
-    first = dates[0] if dates else None
-    if first is None:
+def _tell_next(settings: Settings, dates: list[Date]) -> None:
+    """About what waits for a person, else about the next date."""
+    from newsletter import content
+
+    if not dates:
         output.next_steps('in newsletter.toml, under [schedule]: send = "first tuesday 09:00"')
-    elif not first.slug:
+        return
+    first = next((each for each in dates if each.is_held), dates[0])
+    name = first.slug or next(iter(content.of_period(settings.project, first.period)), "")
+    if not name:
         output.next_steps(f"newsletter new {first.period}")
+    elif first.is_held:
+        output.next_steps(*(f"newsletter {verb} {name} --list {first.list}" for verb in ("send", "cancel")))
+    elif not first.slug:  # there are two
+        output.next_steps(f"newsletter send {name} --at TIME")
     else:
-        output.next_steps(f"newsletter check {first.slug}")
+        output.next_steps(f"newsletter check {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,11 @@ class Date:
     list: str
     slug: str  # empty: there is no issue, or it is not clear which
     standing: str
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person has to decide: one of which a campaign has come since is not."""
+        return self.standing.startswith(f"{AppointmentState.HELD}: ")
 
     def as_cells(self, settings: Settings) -> tuple[str, ...]:
         """For the table."""
@@ -208,7 +226,7 @@ def _standing(engine: Engine, one: Appointment) -> str:
         return f"{campaign.state}{by}: its period is used"
     if one.state is AppointmentState.WAITING:
         return ""
-    return f"{one.state}: {one.reason}"
+    return f"{one.state}: {one.summary}"
 
 
 def _campaign(engine: Engine, one: Appointment) -> Campaign | None:
@@ -238,6 +256,13 @@ def slug_of(settings: Settings, one: Appointment) -> str:
             hint=f"Say which one: newsletter send {found[0]} --at TIME",
         )
     return found[0]
+
+
+def named(settings: Settings, one: Appointment) -> str:
+    """The issue for a command to paste."""
+    from newsletter import content
+
+    return one.issue_of(content.by_period(settings.project))
 
 
 def order_of(settings: Settings, engine: Engine, one: Appointment, slug: str) -> Order:
@@ -318,15 +343,17 @@ def arrange(order: Order, at: str, options: Mapping[str, str | None], *, dry_run
     planning.refuse_nobody(order, planned)
     output.say(f"{'at':>10}  {told(due_at, order.settings)}; who joins or leaves until then is counted then")
     if dry_run:
+        output.next_steps(planning.command(order, {"at": at, **options}, planned.recipients))
         return
     wiring.transport(order.settings, order.slug)
     planning.confirm_number(planned.recipients, order.confirm)
     said = {name: text for name, text in options.items() if text is not None}
     made = appointments.arrange(order.engine, planned.target, due_at, said, now)
     output.say(f"{made.label} goes out on {told(due_at, order.settings)}.")
+    output.say(f"`newsletter cancel {order.slug} --list {order.list}` takes it back.")
     if away := scheduler_away(order.settings, order.engine, now):
         output.warn(away)
-    output.next_steps("newsletter schedule", f"newsletter cancel {order.slug} takes it back")
+    output.next_steps("newsletter schedule")
 
 
 def _moment(settings: Settings, text: str, now: datetime) -> datetime:
@@ -343,22 +370,16 @@ def _moment(settings: Settings, text: str, now: datetime) -> datetime:
     return found
 
 
-def open_appointments(
-    settings: Settings, engine: Engine, slug: str, list_name: str, kind: str | None
-) -> list[Appointment]:
+def open_appointments(project: Project, slug: str, list_name: str, kind: str | None) -> list[Appointment]:
     """Those of an issue, by its own date or by that of its period."""
     from newsletter import content
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
-    found = read(engine, appointments.every)
-    here = [one for one in found if one.list == list_name]
-    mine = [
-        one
-        for one in here
-        if slug
-        in ([one.issue] if one.issue else {one.period, *content.of_period(settings.project, one.period)})
-    ]
+    of_period = content.by_period(project.settings.project)
+    here = [one for one in read(project.store, appointments.every) if one.list == list_name]
+    named = [[one.issue] if one.issue else [one.period, *of_period.get(one.period, ())] for one in here]
+    mine = [one for one, names in zip(here, named, strict=True) if slug in names]
     return [one for one in mine if kind is None or one.kind is Kind(kind)]
 
 
@@ -370,7 +391,7 @@ def tell_open(settings: Settings, engine: Engine) -> None:
     found = read(engine, appointments.every)
     for one in found:
         if one.state is AppointmentState.HELD:
-            output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.reason}")
+            output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.summary}")
     coming = waiting(engine)
     for one in coming[:1]:
         output.say(f"{one.label} is to go out on {told(one.due_at, settings)}.")
@@ -387,6 +408,5 @@ def take_back(engine: Engine, one: Appointment) -> None:
         raise Refused(
             f"{one.label} has changed meanwhile.", hint="`newsletter schedule` shows how it stands."
         )
-    output.say(
-        f"{one.label} does not go out by itself any more. Nothing of it had left, and its period is free."
-    )
+    free = ", and its period is free" if one.kind.takes_period else ""
+    output.say(f"{one.label} does not go out by itself any more. Nothing of it had left{free}.")

@@ -15,7 +15,7 @@ from newsletter.errors import ChecksFailed, Refused, UsageError
 from newsletter.model import Kind, digest, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Engine
 
@@ -102,6 +102,16 @@ def sound(settings: Settings, slug: str) -> tuple[Issue, list[Email], list[Findi
         hint = f"`newsletter check {slug}` shows all. Mend them, or waive one with a reason in issue.toml."
         raise ChecksFailed(f"{issue.folder} must not be sent as it is.", errors, hint=hint)
     return issue, editions, findings
+
+
+def command(order: Order, options: Mapping[str, str | None], recipients: int) -> str:
+    """The send that a plan was shown for: without what was asked for besides, it would be another one."""
+    import shlex
+
+    given = [f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in options.items() if text]
+    again = ["--again"] if order.again else []
+    start = f"newsletter send {order.slug} --list {order.list}"
+    return " ".join([start, *given, *again, f"--confirm {recipients}"])
 
 
 def _approvals(order: Order, ready: Ready) -> str:

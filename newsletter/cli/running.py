@@ -67,7 +67,7 @@ def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
     waiting = dates.waiting(engine)
     for one in waiting[:1]:
-        output.say(f"Next: {one.label}, {dates.told(one.due_at, settings)}")
+        output.say(f"The next date: {one.label}, {dates.told(one.due_at, settings)}")
     if not waiting:
         output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code
@@ -265,10 +265,9 @@ class Look:
         return error.exit_code
 
     def _tell_ended(self, one: Appointment) -> int:
-        from newsletter import wiring
 
-        output.warn(f"{one.label} is {one.state}: {one.reason.rstrip('.')}.")
-        output.next_steps(f"newsletter send {wiring.named(self.settings, one)} --list {one.list}")
+        output.warn(f"{one.label} is {one.state}: {one.summary.rstrip('.')}.")
+        output.next_steps(f"newsletter send {dates.named(self.settings, one)} --list {one.list}")
         return Refused.exit_code
 
     def _order(self, one: Appointment) -> Order:
@@ -332,5 +331,5 @@ class Look:
 
 
 def _words(error: NewsletterError) -> str:
-    """The error and its advice, in a line or two."""
-    return " ".join(filter(None, (str(error), error.hint))).strip()
+    """The error and its advice, each in lines of its own: the first one says what it is."""
+    return "\n".join(filter(None, (str(error), error.hint)))

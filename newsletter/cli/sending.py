@@ -88,12 +88,12 @@ def send(
     first = canaries.asked(settings, kind, canary, canary_wait)
     engine = project.store if dry_run else project.writable
     order = planning.Order(settings, engine, slug, list_name, kind, confirm, again, first, override)
+    options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
     if at is not None:
-        options = {"canary": canary, "canary_wait": canary_wait, "override": override or None}
         dates.arrange(order, at, options, dry_run=dry_run)
         return
     if dry_run:
-        _dry_run(order)
+        _dry_run(order, options)
         return
     (recovery.trust_clock if clock_is_right else recovery.check_clock)(order.engine, datetime.now(UTC))
     try:
@@ -201,21 +201,22 @@ def _follow(order: Order, busy: Occupied) -> None:
     _report(order, campaign, stopped=False)
 
 
-def _dry_run(order: Order) -> None:
+def _dry_run(order: Order, options: Mapping[str, str | None]) -> None:
     from newsletter import sending
 
     campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
     if campaign is None:
         planned = planning.plan(order).plan
         planning.refuse_nobody(order, planned)
-        output.next_steps(f"newsletter send {order.slug} --list {order.list} --confirm {planned.recipients}")
+        output.next_steps(planning.command(order, options, planned.recipients))
     elif campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
     else:
         counts = tally(order.engine, campaign)
         output.say(f"{campaign.label} has begun: {summary(counts)}.")
         _tell_rest(order, campaign, counts)
-        output.next_steps(campaign.send)
+        over = " --canary off" if options["canary"] == "off" else ""  # all that still counts
+        output.next_steps(f"{campaign.send}{over}")
 
 
 def _prepare_unless_begun(order: Order) -> Ready | None:
@@ -282,7 +283,6 @@ def _check_going_on(order: Order, campaign: Campaign) -> None:
 
 def _run(order: Order, campaign: Campaign, mine: str) -> None:
     from newsletter import sending, wiring
-    from newsletter.desk import Stop, SystemClock
     from newsletter.message import MessageSettings
     from newsletter.store import campaigns
     from newsletter.store.engine import many_senders, read
@@ -290,23 +290,10 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     settings = order.settings
     editions, message = read(order.engine, lambda conn: campaigns.load_editions(conn, campaign.id))
     wires = wiring.wires(editions, MessageSettings.from_dict(message))
-    clock = SystemClock()
     shown = progress.Shown(
         campaign.label, partial(tally, order.engine, campaign), shared=many_senders(order.engine)
     )
-    conduct = sending.Conduct(
-        sign=wiring.signer(settings),
-        retry=settings.sending.retry,
-        owner=mine,
-        only=wiring.only(settings),
-        limits=wiring.limits(settings),
-        stop_refused=settings.sending.stop_refused,
-        editors=wiring.editors(settings),
-        clock=clock,
-        stopping=order.stop or Stop(),
-        notice=shown.notice,
-        told=shown.told,
-    )
+    conduct = _conduct(order, mine, shown)
     transport = wiring.transport(settings, campaign.issue)
     try:
         with shown, _stop_gracefully(conduct, shown.say):
@@ -317,6 +304,27 @@ def _run(order: Order, campaign: Campaign, mine: str) -> None:
     if not stopped:  # whoever stops it does not want to wait for a server
         notifying.tell_editors(settings, order.engine)
     _report(order, ended, stopped=stopped)
+
+
+def _conduct(order: Order, mine: str, shown: progress.Shown) -> Conduct:
+    from newsletter import wiring
+    from newsletter.desk import Stop, SystemClock
+    from newsletter.sending import Conduct
+
+    settings = order.settings
+    return Conduct(
+        sign=wiring.signer(settings),
+        retry=settings.sending.retry,
+        owner=mine,
+        only=wiring.only(settings),
+        limits=wiring.limits(settings),
+        stop_refused=settings.sending.stop_refused,
+        editors=wiring.editors(settings),
+        clock=SystemClock(),
+        stopping=order.stop or Stop(),
+        notice=shown.notice,
+        told=shown.told,
+    )
 
 
 def _cut_off(engine: Engine, campaign: Campaign) -> str:
@@ -409,7 +417,7 @@ def _tell_sent_before(engine: Engine, campaign: Campaign) -> None:
     when = f" on {campaign.finished_at.astimezone():%Y-%m-%d %H:%M}" if campaign.finished_at else ""
     output.say(f"{campaign.label} was sent before{when}, and nobody gets it twice: {summary(counts)}.")
     if campaign.kind is Kind.REHEARSAL:
-        output.next_steps(f"{campaign.send} --again repeats the rehearsal")
+        output.next_steps(f"{campaign.send} --again")
     _raise_unknown(campaign, counts)
 
 

@@ -39,7 +39,15 @@ def slugs(project: Path) -> list[str]:
 
 def of_period(project: Path, period: str) -> list[str]:
     """The issues that count for a period, by what their files say; one that can't be read counts by its name."""
-    return [slug for slug in slugs(project) if _period(project / FOLDER / slug) == period]
+    return by_period(project).get(period, [])
+
+
+def by_period(project: Path) -> dict[str, list[str]]:
+    """The same for every period that there are issues for."""
+    found: dict[str, list[str]] = {}
+    for slug in slugs(project):
+        found.setdefault(_period(project / FOLDER / slug), []).append(slug)
+    return found
 
 
 def _period(folder: Path) -> str:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from newsletter import recovery
 from newsletter.doctor.machine import CLOCK, compared
-from newsletter.doctor.report import error, ok
+from newsletter.doctor.report import error, ok, warning
 from newsletter.errors import NewsletterError
 from newsletter.store import engine as store
+from newsletter.store import facts
 from newsletter.store.clock import server_time
+from newsletter.store.database import CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,11 +43,13 @@ def look(
         return
     try:
         if why := stranger(engine):
-            yield error(NAME, why, "newsletter db claim")
+            yield error(NAME, why, CLAIM)
             return
         store.write(engine, lambda _: None, wait=WAIT_SECONDS)
         store.ensure_keys(engine, signing, address_key)
         yield ok(NAME, f"schema {store.SCHEMA}, its keys are ours, and it can be written.")
+        if missing := store.missing_key(store.read(engine, facts.every), store.fingerprints(signing, b"")):
+            yield warning(NAME, missing, store.NEWEST_ENV)
         yield from _clocks(engine, clock)
     except NewsletterError as problem:
         yield error(NAME, str(problem), problem.hint)

@@ -27,7 +27,6 @@ GOOD = {
     "NOOP": b"250 2.0.0 ok\r\n",
     "QUIT": b"221 2.0.0 bye\r\n",
 }
-CLOSES = {421, 554}  # as an answer to connecting
 
 
 class SmtpTalk(Talk):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, exists, func, literal, not_, or_, select, update
 
 from newsletter.model import (
+    NOT_ALLOWED,
     OPEN_STATES,
     Campaign,
     CampaignState,
@@ -302,7 +303,7 @@ def left_out_because(
         (has_it, literal(ALREADY)),
     ]
     if only is not None:
-        reasons.append((subscriber.c.address_key.not_in(only), literal("not on the allowlist")))
+        reasons.append((subscriber.c.address_key.not_in(only), literal(NOT_ALLOWED)))
     return case(*reasons, else_=literal(""))
 
 

@@ -17,9 +17,10 @@ SHARED = "newsletter_shared"  # execution option: several may hold the write loc
 FENCE = "newsletter_fence"  # execution option of an engine: why nothing may be written; empty, or absent, if it may
 
 UPGRADE = "Run `newsletter db upgrade`."
+RUNBOOK = "docs/runbook/restore-on-a-new-machine.md"
 CLAIM = (
     "Use the one it was made from. If that is gone for good, `newsletter db claim` takes this one over "
-    "(docs/runbook/restore-on-a-new-machine.md)."
+    f"({RUNBOOK})."
 )
 
 

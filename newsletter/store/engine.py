@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ from newsletter.store.database import CLAIM, FENCE, PATIENCE_SECONDS, SHARED, UP
 from newsletter.store.schema import meta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import URL, Connection, Engine
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA = "0005"  # the newest revision; here as well, because alembic takes 100 ms to say it
+NEWEST_ENV = "Is .env an old copy? Put the newest one back, or the links of your last mails are dead."
 BREATH_SECONDS = 0.002  # four tries of whoever else wants to write
 
 _DATABASES: Mapping[str, Database] = {"sqlite": sqlite, "postgresql": postgresql}
@@ -41,7 +43,8 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
     """An engine on a database with the present schema.
 
     With ``create``, a missing or empty database gets its tables first, also when two processes do it at once.
-    An older one is never upgraded on the way: that wants a backup first. Raises ``DatabaseError``.
+    An older one is never upgraded on the way: that wants a copy first, and not by `db backup`, which reads the present
+    schema only. Raises ``DatabaseError``.
     """
     engine = _engine(url, create=create)
     try:
@@ -78,7 +81,7 @@ def check_schema(engine: Engine) -> None:
         raise DatabaseError(f"The database {name_of(engine)} has no tables yet.", hint=UPGRADE)
     if found < SCHEMA:
         message = f"The database {name_of(engine)} has the older schema {found}; this version needs {SCHEMA}."
-        raise DatabaseError(message, hint=f"Make a backup. {UPGRADE}")
+        raise DatabaseError(message, hint=f"Copy it first, while nothing else uses it. {UPGRADE}")
 
 
 def write(
@@ -185,6 +188,23 @@ def check_keys(known: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     for name, value in wanted.items():
         if known.get(name, value) != value:
             raise _other_key(name)
+
+
+def missing_key(known: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """A sentence if the newest signing key of the database with these facts is in no ``.env``; empty if it is.
+
+    No error: a key that leaked has to go, and one gives the next a higher number. But so does an old ``.env`` look that
+    was put back, and with it the links of the last mails are dead, and a key that was thrown away is believed again.
+    """
+    newest, ours = _newest_key(known), _newest_key(wanted)
+    if newest <= ours:
+        return ""
+    return f"The database has known signing key {newest}, and the newest one in .env is {ours}."
+
+
+def _newest_key(names: Iterable[str]) -> int:
+    found = (re.fullmatch(r"secret_key_(\d+)_fingerprint", name) for name in names)
+    return max((int(number[1]) for number in found if number), default=-1)
 
 
 def _remember_keys(conn: Connection, wanted: Mapping[str, str]) -> None:

@@ -107,7 +107,16 @@ def settle(engine: Engine, home: Home) -> None:
 
 
 def look(engine: Engine, home: Home) -> tuple[str, int]:
-    """Why the database is not at home here, empty if it is; and its generation. Changes nothing."""
+    """Why the database is not at home here, empty if it is; and its generation. Changes nothing.
+
+    What looks wrong is looked at once more: at the first use of a new database another process may have made it at
+    home in between, and then the first look found no witness yet.
+    """
+    found = _look(engine, home)
+    return _look(engine, home) if found[0] else found
+
+
+def _look(engine: Engine, home: Home) -> tuple[str, int]:
     # In this order: read the other way round, a campaign that starts in between would look like a false restore.
     witnessed = home.witness.read()
     known = read(engine, facts.every)

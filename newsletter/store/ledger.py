@@ -17,6 +17,7 @@ from sqlalchemy import and_, exists, func, select, update
 from newsletter.errors import DatabaseError
 from newsletter.limits import Limits, Pace, retry_at
 from newsletter.model import (
+    NOT_ALLOWED,
     Accepted,
     CampaignState,
     DeliveryState,
@@ -251,7 +252,7 @@ class Ledger:
         before = f"; {FIRST_UNKNOWN}" if row.before.startswith(RESENT) else ""
         if row.state != SubscriptionState.ACTIVE:
             return f"{row.state}{before}"
-        return (f"suppressed: {row.reason}" if row.reason is not None else "not on the allowlist") + before
+        return (f"suppressed: {row.reason}" if row.reason is not None else NOT_ALLOWED) + before
 
     def _settle(self, conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
         # One that is no longer held was stored by an earlier try of this step.

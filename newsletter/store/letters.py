@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy import ColumnElement, Connection, Row, Select, Table
 
 LEASE = timedelta(minutes=2)
-"""How long a process has for a letter before another one takes it. Sending one takes seconds; a provider that is silent
-about the end of a message may keep a process waiting longer, and then the letter is sent twice."""
+"""How long a process has for a letter, or a notice, before another one takes it. Sending one takes seconds; a provider
+that is silent about the end of a message may keep a process waiting longer, and then it is sent twice."""
 
 KEPT = timedelta(days=30)
 """How long a row stays after its link has expired, for whoever is asked why no letter came."""
@@ -100,14 +100,14 @@ def queue(
 
 def due(conn: Connection, now: datetime) -> bool:
     """Whether ``claim`` would find any."""
-    return conn.execute(select(letter.c.id).where(_free(now)).limit(1)).first() is not None
+    return conn.execute(select(letter.c.id).where(free(letter, now)).limit(1)).first() is not None
 
 
-def _free(now: datetime) -> ColumnElement[bool]:
-    """It waits, its next try has come, and no living process has it."""
-    unleased = or_(letter.c.leased_until.is_(None), letter.c.leased_until <= now)
-    due_now = or_(letter.c.not_before.is_(None), letter.c.not_before <= now)
-    return and_(letter.c.state == LetterState.WAITING, unleased, due_now)
+def free(outbox: Table, now: datetime) -> ColumnElement[bool]:
+    """A row of ``letter`` or ``notice`` waits, its next try has come, and no living process has it."""
+    unleased = or_(outbox.c.leased_until.is_(None), outbox.c.leased_until <= now)
+    due_now = or_(outbox.c.not_before.is_(None), outbox.c.not_before <= now)
+    return and_(outbox.c.state == LetterState.WAITING, unleased, due_now)
 
 
 def claim(conn: Connection, now: datetime, limit: int = 20) -> list[Letter]:
@@ -117,7 +117,7 @@ def claim(conn: Connection, now: datetime, limit: int = 20) -> list[Letter]:
     """
     strangers, found = letter.c.purpose == LetterPurpose.SUBSCRIBE, list[Letter]()
     for some in (~strangers, strangers):
-        query = _letters().where(_free(now), some).order_by(letter.c.id).limit(limit - len(found))
+        query = _letters().where(free(letter, now), some).order_by(letter.c.id).limit(limit - len(found))
         found += [_letter(row) for row in conn.execute(query)]
     mine = letter.c.id.in_([one.id for one in found])
     conn.execute(update(letter).where(mine).values(leased_until=now + LEASE, tries=letter.c.tries + 1))

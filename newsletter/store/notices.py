@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import func, select, update
 
-from newsletter.model import NoticeState
+from newsletter.model import NOT_ALLOWED, NoticeState
+from newsletter.store.letters import LEASE, free
 from newsletter.store.schema import notice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection
-
-LEASE = timedelta(minutes=2)
-"""How long a process has for a notice before another one takes it; as for letters, sending one takes seconds."""
-
-NOT_ALLOWED = "not on the allowlist"
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +74,7 @@ def told(conn: Connection, prefix: str) -> int:
 
 def due(conn: Connection, now: datetime) -> bool:
     """Whether ``claim`` would find one."""
-    return conn.execute(select(notice.c.id).where(_free(now)).limit(1)).first() is not None
-
-
-def _free(now: datetime) -> ColumnElement[bool]:
-    """It waits, its next try has come, and no living process has it."""
-    unleased = or_(notice.c.leased_until.is_(None), notice.c.leased_until <= now)
-    due_now = or_(notice.c.not_before.is_(None), notice.c.not_before <= now)
-    return and_(notice.c.state == NoticeState.WAITING, unleased, due_now)
+    return conn.execute(select(notice.c.id).where(free(notice, now)).limit(1)).first() is not None
 
 
 def claim(conn: Connection, now: datetime) -> Notice | None:
@@ -100,7 +88,7 @@ def claim(conn: Connection, now: datetime) -> Notice | None:
         notice.c.created_at,
         notice.c.tries,
     )
-    row = conn.execute(select(*columns).where(_free(now)).order_by(notice.c.id).limit(1)).first()
+    row = conn.execute(select(*columns).where(free(notice, now)).order_by(notice.c.id).limit(1)).first()
     if row is None:
         return None
     mine = update(notice).where(notice.c.id == row.id)

@@ -3,7 +3,7 @@
 A row alone would outlive a crash and say "alive" for ever. On SQLite the ``flock`` of ``lock`` is held, so one process
 sends at a time and a free lock proves its owner dead. On PostgreSQL each owner holds a session advisory lock of its
 own, which the server frees when the connection ends; and it renews a lease, because a server that was cut off from a
-machine may not notice for hours. Whoever is found dead is fenced: its row is ended, and every hand-over asks for it.
+machine may not notice for hours. Whoever is found dead is put out: its row is ended, and every hand-over asks for it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _connection(engine: Engine) -> Any:
 
 
 def _beat(engine: Engine, raw: Any, mine: str, over: threading.Event) -> None:
-    """Renews the lease. When its connection ends, the lock is free: then this process fences itself."""
+    """Renews the lease. When its connection ends, the lock is free: then this process puts itself out."""
     import psycopg  # noqa: PLC0415 - only this database needs it
 
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, exists, func, insert, literal, or_, select, update
 
-from newsletter.model import DeliveryState, SubscriptionState
+from newsletter.model import NOT_ALLOWED, DeliveryState, SubscriptionState
 from newsletter.store.doubts import CLOSED, FIRST_UNKNOWN, RESENT
 from newsletter.store.schema import (
     Instant,
@@ -260,7 +260,7 @@ def _cut_reasons(conn: Connection, people: Collection[int]) -> None:
         conn.execute(update(delivery).where(delivery.c.seq == row.seq).values(cut))
 
 
-OURS = frozenset({RESENT, FIRST_UNKNOWN, CLOSED, "answered late", "cancelled", "not on the allowlist"}) | {
+OURS = frozenset({RESENT, FIRST_UNKNOWN, CLOSED, "answered late", "cancelled", NOT_ALLOWED}) | {
     state.value for state in SubscriptionState
 }
 # RFC 5321 and RFC 3463. Only where a reply begins: further on, three digits may be part of somebody's address.

@@ -280,7 +280,7 @@ def test_withdrawing_after_the_start_says_that_it_stops_nothing(made):
         send(made)
         done = made.newsletter("approve", "2026-12", "--role", "editor", "--withdraw")
         assert "withdrawing does not stop it" in done.stderr
-        assert "newsletter pause 2026-12" in done.stdout
+        assert "Next: newsletter status 2026-12" in done.stdout  # a finished one can't be paused
 
 
 def test_a_campaign_that_has_begun_goes_on_without_another_approval(made):

@@ -150,6 +150,7 @@ def test_nothing_is_handed_over_after_a_pause_from_another_process(tmp_path: Pat
     with in_the_middle(tmp_path) as (made, server, process):
         assert f"sent by process {process.pid} on" in made.newsletter("status").stdout
         said = made.newsletter("pause", "2026-12").stdout
+        assert "Next: newsletter resume 2026-12 --list readers --kind live" in said
         paused = datetime.now(UTC)
         assert "is paused" in said
         server.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import sqlite3
 import time
@@ -136,6 +137,20 @@ def test_the_plan_says_who_leaves_first(
     assert (found[1] if found else None) == line
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--canary 1% --canary-wait 30m",
+        "--override 'the dose was wrong'",
+        "--at '2099-12-09 10:30' --canary off",
+        "--again",
+    ],
+)
+def test_the_next_step_of_a_dry_run_is_the_same_send(made: Publisher, options: str) -> None:
+    done = made.newsletter("send", "2026-12", "--dry-run", *shlex.split(options))
+    assert f"Next: newsletter send 2026-12 --list readers {options} --confirm 20" in done.stdout
+
+
 def test_a_rehearsal_has_one_only_if_it_is_asked_for(made: Publisher) -> None:
     made.configure('[sending]\ncanary = "10%"\n')
     assert "canary" not in made.newsletter("send", "2026-12", "--dry-run").stdout
@@ -149,7 +164,10 @@ def test_a_rehearsal_has_one_only_if_it_is_asked_for(made: Publisher) -> None:
         (("--canary", "many"), "--canary many is neither a share nor a number of copies."),
         (("--canary", "0"), "--canary 0 is neither a share nor a number of copies."),
         (("--canary", "101%"), "Write `--canary 1%`, `--canary 50`, or `--canary off`."),
-        (("--canary", "1%", "--canary-wait", "soon"), "--canary-wait soon is no duration."),
+        (
+            ("--canary", "1%", "--canary-wait", "soon"),
+            "--canary-wait soon is no duration from a second to 30 days.",
+        ),
         (("--canary-wait", "5m"), "no copies leave first"),
     ],
 )
@@ -182,6 +200,8 @@ def test_ctrl_c_in_the_wait_stops_as_ever_and_off_lets_the_rest_go(made: Publish
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 8, errors
         assert "was stopped as you asked: 3 accepted, 17 waiting" in errors
+        looked = made.newsletter("send", "2026-12", "--canary", "off", "--dry-run")
+        assert "Next: newsletter send 2026-12 --list readers --canary off" in looked.stdout
         done = made.newsletter("send", "2026-12", "--canary", "off")
         assert "The canary is over by your word" in done.stdout
         assert len(readers(server)) == PEOPLE

@@ -216,6 +216,7 @@ def test_what_was_running_is_paused_and_says_why(tmp_path: Path) -> None:
         server.release()
         refused = copy.newsletter("send", "2026-12", check=False)
         assert refused.returncode == 5
+        assert "Do not resume yet" in refused.stderr
         state = copy.newsletter("status").stdout
         assert "the database was restored or moved" in state
         assert "unknown" in state
@@ -247,6 +248,7 @@ def test_a_backup_and_a_new_machine_make_the_old_one(sent: Publisher, tmp_path: 
     new = publisher(tmp_path / "new")
     restored = new.newsletter("db", "restore", str(only_backup(sent)))
     assert "What came later is not in it." in restored.stdout
+    assert database(new).parent.stat().st_mode & 0o777 == 0o700
     assert new.newsletter("send", "2026-12", check=False).returncode == 6
     new.newsletter("db", "claim", "--yes")
     assert "nobody gets it twice: 3 accepted" in new.newsletter("send", "2026-12").stdout
@@ -277,6 +279,14 @@ def test_with_other_keys_nothing_is_restored(sent: Publisher, tmp_path: Path) ->
     assert done.returncode == 2
     assert "The address key is not the one" in done.stderr
     assert not database(new).exists()
+
+
+def test_an_env_from_before_the_newest_key_is_warned_of(sent: Publisher, tmp_path: Path) -> None:
+    file = sent.root / ".env"
+    file.write_text(file.read_text().replace("KEYS=1:", f"KEYS=2:{A_KEY[::-1]},1:"))
+    sent.newsletter("db", "backup")
+    done = publisher(tmp_path / "new").newsletter("db", "restore", str(only_backup(sent)))
+    assert "has known signing key 2, and the newest one in .env is 1." in done.stderr
 
 
 def test_a_full_disk_leaves_no_backup(sent: Publisher) -> None:
@@ -364,7 +374,8 @@ def test_a_restore_that_is_killed_leaves_no_row_and_can_be_run_again(
     crowded.newsletter("db", "backup")
     new = publisher(tmp_path / "new")
     state = new.root / ".newsletter"
-    killed(new, state, "db", "restore", str(only_backup(crowded)), when=lambda _: any(state.rglob(file)))
+    call = ("db", "restore", str(only_backup(crowded)))
+    killed(new, state / "backups", *call, when=lambda _: any(state.rglob(file)))
     if database(new).exists():
         with sqlite3.connect(database(new)) as conn:
             if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
@@ -372,6 +383,19 @@ def test_a_restore_that_is_killed_leaves_no_row_and_can_be_run_again(
         conn.close()
     assert "20,001 subscribers" in new.newsletter("db", "restore", str(only_backup(crowded))).stdout
     assert new.newsletter("send", "2026-12", check=False).returncode == 6
+
+
+def test_the_next_backup_clears_away_the_copy_that_a_killed_restore_has_left(
+    crowded: Publisher, tmp_path: Path
+) -> None:
+    crowded.newsletter("db", "backup")
+    new = publisher(tmp_path / "new")
+    state = new.root / ".newsletter"
+    killed(new, state / "backups", "db", "restore", str(only_backup(crowded)), when=has("copy.db"))
+    [room] = state.rglob(f"{WORKSHOP}*")
+    os.utime(room, (0, 0))
+    new.newsletter("db", "backup")
+    assert list(state.rglob("copy.db")) == []
 
 
 # PostgreSQL

@@ -355,7 +355,7 @@ def test_one_look_says_what_waits_although_its_time_has_come(tmp_path: Path) -> 
         give_a_date(made)
         said = made.newsletter("run", "--once").stdout
         assert "2027-12 to readers waits: another process is sending" in said
-        assert "Next: 2027-12 to readers" in said
+        assert "The next date: 2027-12 to readers" in said
         server.release()
         process.communicate()
 

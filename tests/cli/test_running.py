@@ -67,11 +67,11 @@ def look(made: Publisher, now: datetime) -> int:
             engine.dispose()
 
 
-def notices(made: Publisher) -> list[str]:
-    """The subjects of what editors are told."""
+def notices(made: Publisher, part: str = "subject") -> list[str]:
+    """The subjects, or the texts, of what editors are told."""
     engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
     with engine.connect() as conn:
-        found = list(conn.scalars(text("SELECT subject FROM notice ORDER BY id")))
+        found = list(conn.scalars(text(f"SELECT {part} FROM notice ORDER BY id")))
     engine.dispose()
     return found
 
@@ -120,7 +120,9 @@ def test_an_issue_that_is_not_ready_is_told_of_beforehand_and_held_at_its_time(
         issue.write_text(right)  # mended, it stays held: a person says when
         assert look(made, DATE + timedelta(minutes=5)) == 0
         assert received(server) == []
-        assert "held: The issue 2027-12" in made.newsletter("schedule").stdout
+        shown = made.newsletter("schedule").stdout
+        assert "held: The issue 2027-12" in shown
+        assert "Next: newsletter send 2027-12 --list readers\n      newsletter cancel 2027-12" in shown
         made.newsletter("send", "2027-12", "--confirm", "5", "--clock-is-right")
         assert received(server) == EVERYBODY
         assert look(made, DATE + timedelta(minutes=10)) == 0
@@ -133,7 +135,9 @@ def test_a_missing_issue_two_issues_and_an_empty_list_are_told_of(tmp_path: Path
         issues = made.root / "issues"
         (issues / "2027-12").rename(issues / "special")
         look(made, DATE - timedelta(days=2))
-        assert "there is no issue for 2027-12 yet Write it: newsletter new 2027-12" in capsys.readouterr().err
+        assert (
+            "there is no issue for 2027-12 yet\nWrite it: newsletter new 2027-12" in capsys.readouterr().err
+        )
         assert look(made, DATE) == 3
         assert "there is no issue for 2027-12" in made.newsletter("schedule").stdout
         assert len(notices(made)) == 2
@@ -243,8 +247,63 @@ def test_an_issue_can_be_given_a_date_and_the_date_be_taken_back(tmp_path: Path)
         said = made.newsletter(*asked, "--confirm", "5")
         assert "2027-12 to readers goes out on Wed 09 Dec 2099 10:30 GMT." in said.stdout
         assert "Wed 09 Dec 2099 10:30 GMT  2027-12  2027-12  ready" in made.newsletter("schedule").stdout
+        stands = made.newsletter("status")
+        assert "2027-12 to readers is to go out on Wed 09 Dec 2099" in stands.stdout
+        assert stands.stdout.splitlines()[-1].startswith("Next: ")
+        assert "`newsletter run` is at work, and it never was" in stands.stderr
         assert "does not go out by itself" in made.newsletter("cancel", "2027-12").stdout
         assert "2099" not in made.newsletter("schedule").stdout
+
+
+def test_editors_get_words_of_their_language_and_commands_that_name_the_issue(tmp_path: Path, capsys) -> None:
+    with publishing(tmp_path) as (made, _):
+        made.set(language="de")
+        folder = made.root / "issues" / "2027-12"
+        folder.joinpath("issue.toml").write_text(
+            'period = "2027-12"\n' + folder.joinpath("issue.toml").read_text()
+        )
+        folder.rename(made.root / "issues" / "eisen")
+        look(made, BEFORE)
+        assert look(made, DATE - timedelta(days=2)) == 0
+        assert look(made, DATE + timedelta(days=1)) == 5
+        assert notices(made) == ["Research Digest: eisen an readers wurde nicht verschickt"]
+        [mail] = notices(made, "text")
+        assert "Es ist später, als max_lateness in newsletter.toml erlaubt." in mail
+        assert "newsletter send eisen --list readers" in mail
+        assert "Next: newsletter send eisen --list readers" in capsys.readouterr().out
+        assert "does not go out by itself" in made.newsletter("cancel", "eisen").stdout
+
+
+def test_a_reason_of_several_lines_is_whole_in_the_mail_and_short_in_tables(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, _):
+        file = made.root / "newsletter.toml"
+        file.write_text(file.read_text() + '[approval]\nrequire = ["editor"]\n')
+        look(made, BEFORE)
+        assert look(made, DATE) == 5
+        [mail] = notices(made, "text")
+        assert "    editor: nobody yet\n`newsletter approve 2027-12 --list readers --role editor" in mail
+        row = r"held: issues/2027-12 is not approved for the list readers, and nothing was sent\.$"
+        assert re.search(row, made.newsletter("schedule").stdout, re.MULTILINE)
+
+
+def test_how_far_it_looks_ahead_is_said_in_the_unit_of_the_setting(tmp_path: Path) -> None:
+    made = publisher(tmp_path, '[schedule]\nremind = "12h"\n')
+    assert "Nothing is to go out within 12 hours." in made.newsletter("run", "--once").stdout
+
+
+def test_a_date_is_not_taken_back_in_place_of_a_rehearsal_that_is_being_sent(tmp_path: Path) -> None:
+    with publishing(tmp_path) as (made, _):
+        made.newsletter("send", "2027-12", "--at", "2099-12-09 10:30", "--confirm", "5")
+        made.configure("")
+        made.newsletter("send", "2027-12", "--confirm", "5")
+        engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+        with engine.begin() as conn:
+            conn.execute(text("UPDATE campaign SET state = 'paused'"))
+        engine.dispose()
+        asked = made.newsletter("cancel", "2027-12", "--yes", check=False)
+        assert (asked.returncode, "Add --kind" in asked.stderr) == (2, True)
+        assert "is cancelled" in made.newsletter("cancel", "2027-12", "--kind", "rehearsal", "--yes").stdout
+        assert "its period is free" in made.newsletter("cancel", "2027-12", "--kind", "live").stdout
 
 
 def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
@@ -257,6 +316,26 @@ def test_what_to_install_is_printed_or_written(tmp_path: Path) -> None:
         written = {file.name for file in (tmp_path / "units").iterdir()}
         assert written >= {"newsletter-run.service", "newsletter-run.timer", "newsletter-serve.service"}
         assert "run --once" in made.newsletter("schedule", "--cron").stdout
+        refused = made.newsletter(
+            "schedule", "--systemd", "--out", str(made.root / ".env" / "units"), check=False
+        )
+        assert (refused.returncode, "can't be written" in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--systemd", "--cron"), "ask for one"),
+        (("--json", "--cron"), "ask for one"),
+        (("--out", "units"), "Add --systemd."),
+        (("--systemd", "--out", "/proc/units"), "/proc/units can't be written: "),
+    ],
+)
+def test_what_can_not_be_printed_or_written_is_said(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    done = publisher(tmp_path).newsletter("schedule", *options, check=False)
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -311,8 +390,13 @@ def assert_once_each(made: Publisher, server: HoldingServer, count: int, *, peop
     assert {row["state"] for row in status} == {"finished"}
     unknown = sum(row["deliveries"]["unknown"] for row in status)
     assert sum(row["deliveries"]["accepted"] for row in status) + unknown == count * people
-    mails = zip(server.recipients(), server.messages(), strict=True)
-    theirs = [message for address, message in mails if address.startswith("reader")]  # editors hear of doubts
-    copies = Counter(re.search(rb"(?mi)^Message-ID: (.*?)\r?$", message)[1] for message in theirs)
+    book = zip(server.recipients(), server.messages(), strict=True)  # mails to editors are in it too
+    copies = Counter(_message_id(message) for address, message in book if address.startswith("reader"))
     assert max(copies.values()) == 1
     assert count * people - unknown <= len(copies) <= count * people
+
+
+def _message_id(message: bytes) -> bytes:
+    found = re.search(rb"(?mi)^Message-ID: (.*?)\r?$", message)
+    assert found
+    return found[1]

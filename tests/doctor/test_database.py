@@ -57,10 +57,18 @@ def test_other_keys_are_an_error(database_url):
     assert look(database_url, signing={1: b"x" * 32}) == [("error", "database")]
 
 
+def test_an_env_without_the_newest_signing_key_is_warned_of(database_url):
+    look(made(database_url), signing={1: b"x" * 32, 2: b"y" * 32})
+    assert look(database_url, signing={1: b"x" * 32})[:2] == [("ok", "database"), ("warning", "database")]
+    assert look(database_url, signing={3: b"z" * 32})[1] == ("ok", "clock")
+
+
 def test_one_that_is_at_home_elsewhere_is_an_error_and_is_not_written(tmp_path):
     url = made(f"sqlite:///{tmp_path / 'newsletter.db'}")
     [result] = database.look(url, KEYS, ADDRESS_KEY, now, lambda _: "It is at home elsewhere.")
-    assert (result.level, result.hint) == ("error", "newsletter db claim")
+    assert result.level == "error"
+    # To claim it is the second thing to think of.
+    assert result.hint.startswith("Use the one it was made from.")
     assert look(url, signing={1: b"x" * 32})[0] == ("ok", "database")  # no key had been remembered
 
 

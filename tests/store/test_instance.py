@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from sqlalchemy import delete, func, select
@@ -26,7 +26,7 @@ from newsletter.store.engine import (
     write,
 )
 from newsletter.store.group import Group
-from newsletter.store.instance import BACKUP_AT, BACKUP_OF, CLAIMED_AT, GENERATION, KEY, PLACE
+from newsletter.store.instance import BACKUP_AT, BACKUP_OF, CLAIMED_AT, GENERATION, KEY, PLACE, Witness
 from newsletter.store.schema import campaign, meta, subscriber
 from tests.support import homes, ledgers
 from tests.support.databases import put
@@ -35,7 +35,7 @@ from tests.support.homes import LATER, fence_of, home, is_killed, opened
 from tests.support.ledgers import NOW, TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -152,6 +152,28 @@ def test_one_that_was_made_and_never_used_has_its_home_where_it_is_used_first(
     """Whoever made it died before it could say where."""
     open_engine(database_url, create=True).dispose()
     assert fence_of(database_url, here) == ""
+
+
+class Slow(Witness):
+    """The next time it is read, it is asked for before ``meanwhile`` and has its answer after it."""
+
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
+
+    def read(self) -> int | None:
+        found = Witness.read(self)
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        return found
+
+
+def test_two_that_use_a_new_database_first_are_both_at_home(
+    database_url: str, here: Home, tmp_path: Path, empty_file: Path
+) -> None:
+    if database_url.startswith("sqlite"):
+        shutil.copy(empty_file, tmp_path / "newsletter.db")
+    Slow.meanwhile.append(lambda: opened(database_url, here).dispose())
+    slow = replace(here, witness=Slow(here.witness.file, required=True))
+    assert fence_of(database_url, slow) == ""
 
 
 def test_a_backup_that_is_opened_in_its_place_is_fenced(used: Engine, database_url: str, here: Home) -> None:

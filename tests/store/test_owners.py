@@ -83,7 +83,7 @@ def test_an_owner_whose_connection_ended_is_dead(server, tmp_path):
         assert not read(server, lambda conn: owners.is_living(conn, dead))
 
 
-def test_an_owner_that_notices_it_fences_itself(server, tmp_path, monkeypatch):
+def test_an_owner_that_notices_it_puts_itself_out(server, tmp_path, monkeypatch):
     monkeypatch.setattr(owners, "BEAT_SECONDS", 0.01)
     cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
     with owners.own(server, tmp_path, **KNOWN) as mine:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sqlalchemy import event, insert
+from sqlalchemy import insert
 
 from newsletter import addresses, freezing, recovery
 from newsletter.store import preparing
-from newsletter.store.database import WAIT
 from newsletter.store.engine import open_engine, read, write
 from newsletter.store.preparing import Content
 from newsletter.store.schema import owner
+from tests.support.commits import Deadly, on_each_side
 from tests.support.ledgers import EMAIL, MESSAGE, NOW, TARGET
 
 if TYPE_CHECKING:
@@ -101,34 +100,6 @@ def _freeze_there(url: str, target: Target, killed_at: int) -> None:
     mine = enrol(engine, f"process {os.getpid()}")
     recovery.recover(engine, mine, NOW)
     if killed_at:
-        _kill_at(engine, killed_at)
+        on_each_side(Deadly(killed_at), engine)  # odd: before a commit, even: after it
     planned = freezing.plan(engine, target)
     freezing.freeze(engine, planned, [EMAIL], MESSAGE, transport="memory", now=NOW, owner=mine)
-
-
-def _kill_at(engine: Engine, half: int) -> None:
-    """From outside the product: SQLAlchemy says when a transaction is about to commit, and when it is over."""
-    halves = 0
-
-    def count() -> None:
-        nonlocal halves
-        halves += 1
-        if halves == half:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    writing = False
-
-    def on_commit(conn: Connection) -> None:
-        nonlocal writing
-        writing = WAIT in conn.get_execution_options()
-        if writing:
-            count()
-
-    def on_return(*_: object) -> None:
-        nonlocal writing
-        if writing:
-            writing = False
-            count()
-
-    event.listen(engine, "commit", on_commit)
-    event.listen(engine, "checkin", on_return)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 from datetime import timedelta
@@ -11,21 +10,19 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, func, select
-from sqlalchemy.pool import Pool
+from sqlalchemy import Engine, create_engine, func, select
 
 from newsletter.store import instance
-from newsletter.store.database import WAIT
 from newsletter.store.engine import create_or_upgrade, fence, open_engine
 from newsletter.store.instance import Home, Witness
 from newsletter.store.schema import campaign
+from tests.support.commits import Deadly, on_each_side
 from tests.support.databases import sql
 from tests.support.ledgers import NOW
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy import Connection
 
 LATER = NOW + timedelta(hours=1)
 
@@ -103,29 +100,7 @@ def is_killed(step: int, act: object, url: str, place: Home) -> bool:
 
 
 def _die(at: int, act: object, url: str, place: Home) -> None:
-    steps = 0
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    writing = False
-
-    def on_commit(conn: Connection) -> None:
-        nonlocal writing
-        writing = WAIT in conn.get_execution_options()
-        if writing:
-            step()
-
-    def on_return(*_: object) -> None:
-        nonlocal writing
-        if writing:
-            writing = False
-            step()
-
-    event.listen(Engine, "commit", on_commit)
-    event.listen(Pool, "checkin", on_return)
+    step = Deadly(at)
+    on_each_side(step)
     sys.addaudithook(lambda name, _: step() if name == "os.rename" else None)
     act(url, place)  # type: ignore[operator]

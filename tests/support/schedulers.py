@@ -12,7 +12,6 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -21,23 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.pool import Pool
-
 from newsletter import wiring
 from newsletter.cli.running import Look
 from newsletter.config import load
 from newsletter.desk import Stop
 from newsletter.errors import NewsletterError
 from newsletter.schedule import Occurrence, occurrences, parse
-from newsletter.store.database import WAIT
+from tests.support.commits import Deadly, on_each_side
 from tests.support.publisher import ISSUE, LEAD, Publisher, publisher
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
-    from sqlalchemy import Connection
 
 SCHEDULE = "monthly on the 1st 09:00"
 START = datetime(
@@ -142,31 +136,11 @@ def _in_a_child(root: Path, now: datetime, die_at: int = 0, tell: int | None = N
 
 def _look_and_die(root: Path, now: datetime, die_at: int, tell: int | None) -> None:
     """Odd moments: before a commit; even ones: when its connection has come back, hence after it."""
-    moments, committing = 0, False
-
-    def pass_moment() -> None:
-        nonlocal moments
-        moments += 1
-        if moments == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def before(conn: Connection) -> None:
-        nonlocal committing
-        if conn.get_execution_options().get(WAIT) is not None:
-            committing = True
-            pass_moment()
-
-    def after(*_: object) -> None:
-        nonlocal committing
-        if committing:
-            committing = False
-            pass_moment()
-
-    event.listen(Engine, "commit", before)
-    event.listen(Pool, "checkin", after)
+    passing = Deadly(die_at)
+    on_each_side(passing)
     code = look(root, now)
     if tell is not None:
-        os.write(tell, str(moments).encode())
+        os.write(tell, str(passing.count).encode())
     raise SystemExit(code)
 
 
