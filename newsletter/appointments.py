@@ -56,7 +56,9 @@ SEEN = "run_seen_at"  # … and when a scheduler last looked
 class Why(StrEnum):
     """Why one is held or dropped that was ready. Editors read it in their language: ``notice.why`` of the texts."""
 
-    PASSED = "its time was past when the schedule was changed, or the database restored"
+    PASSED = (
+        "its time was past when the schedule was changed, sending went live, or the database was restored"
+    )
     MISSED = "it was missed, and the next date has come since"
     LATE = "it is later than max_lateness allows"
 
@@ -174,8 +176,11 @@ def check_unchanged(conn: Connection, one: Appointment) -> None:
 
 
 def _counts_since(conn: Connection, rules: Rules, now: datetime) -> datetime:
-    """From when on the present schedule counts: whoever writes one down does not ask for what is past."""
-    words = f"{rules.schedule}, {rules.zone}, to {rules.list}" if rules.schedule else ""
+    """From when on the present schedule counts: whoever writes one down does not ask for what is past.
+
+    Nor does who goes live at noon, after a rehearsal at nine.
+    """
+    words = f"{rules.schedule}, {rules.zone}, {rules.kind} to {rules.list}" if rules.schedule else ""
     since = _not_ahead(conn, SINCE, now)
     if since is None or facts.recall(conn, SCHEDULE) != words:
         facts.remember(conn, {SCHEDULE: words, SINCE: now.isoformat()})

@@ -351,3 +351,15 @@ def test_a_rehearsal_that_has_ended_can_be_given_another_date(office: Office) ->
     assert [one.due_at for one in read(office.engine, rows.every)] == [JANUARY]
     assert office.send(made.issue, made.period, again, Kind.REHEARSAL).attempt == 2
     assert read(office.engine, rows.every) == []
+
+
+@pytest.mark.parametrize(("later", "late"), [(2 * HOUR, "hold"), (9 * DAY, "send")])
+def test_going_live_after_a_rehearsal_sends_nothing_by_surprise(
+    office: Office, later: timedelta, late: str
+) -> None:
+    rehearsing = replace(RULES, kind=Kind.REHEARSAL)
+    office.look(BEGUN, rehearsing)
+    [due] = office.look(DECEMBER, rehearsing).due
+    office.send("2027-12", "2027-12", due, Kind.REHEARSAL)
+    assert office.look(DECEMBER + later, replace(RULES, late=late)).due == []
+    assert periods(office.look(JANUARY, replace(RULES, late=late)).due) == ["2028-01"]

@@ -166,13 +166,17 @@ def told(moment: datetime, settings: Settings) -> str:
     return f"{moment.astimezone(settings.schedule.timezone):%a %d %b %Y %H:%M %Z}"
 
 
-def next_one(engine: Engine, now: datetime) -> Appointment | None:
-    """The next that waits for its time; the schedule's are known from `remind` before theirs on."""
+def waiting(engine: Engine) -> list[Appointment]:
+    """Those that are to go out, the earliest first; the schedule's are known from `remind` before their time on."""
     from newsletter.store import appointments
     from newsletter.store.engine import read
 
-    waiting = (one for one in read(engine, appointments.every) if one.state is AppointmentState.WAITING)
-    return next((one for one in waiting if one.due_at > now), None)
+    return [one for one in read(engine, appointments.every) if one.state is AppointmentState.WAITING]
+
+
+def next_one(engine: Engine, now: datetime) -> Appointment | None:
+    """The next whose time has not come."""
+    return next((one for one in waiting(engine) if one.due_at > now), None)
 
 
 def _dates(settings: Settings, engine: Engine, now: datetime) -> Iterator[Date]:
@@ -388,11 +392,11 @@ def tell_open(settings: Settings, engine: Engine) -> None:
     for one in found:
         if one.state is AppointmentState.HELD:
             output.warn(f"{one.label}, {told(one.due_at, settings)}, is held: {one.summary}")
-    waiting = [one for one in found if one.state is AppointmentState.WAITING]
-    for one in waiting[:1]:
+    coming = waiting(engine)
+    for one in coming[:1]:
         output.say(f"{one.label} is to go out on {told(one.due_at, settings)}.")
     away = scheduler_away(settings, engine, datetime.now(UTC))
-    if away and (waiting or settings.schedule.send is not None):
+    if away and (coming or settings.schedule.send is not None):
         output.warn(away)
 
 

@@ -65,9 +65,10 @@ def run(project: Project, *, once: bool, clock_is_right: bool) -> int:
 def _once(project: Project, stop: Stop, *, clock_is_right: bool) -> int:
     settings, engine, now = project.settings, project.store, sending.utc_now()
     code = Look(settings, engine, now, stop).work(clock_is_right=clock_is_right)
-    if following := dates.next_one(engine, now):
-        output.say(f"The next date: {following.label}, {dates.told(following.due_at, settings)}")
-    else:
+    waiting = dates.waiting(engine)
+    for one in waiting[:1]:
+        output.say(f"The next date: {one.label}, {dates.told(one.due_at, settings)}")
+    if not waiting:
         output.say(f"Nothing is to go out within {forecast.exact(settings.schedule.remind)}.")
     return code
 
@@ -292,6 +293,8 @@ class Look:
 
         if not read(self.engine, partial(appointments.of_campaign, campaign_id=campaign.id)):
             return False
+        if read(self.engine, partial(ledger.held_by_others, campaign_id=campaign.id, mine="")):
+            return True  # in the hands of the dead: nobody waits for a next try of those
         due = read(self.engine, partial(ledger.next_due, campaign_id=campaign.id))
         return due is None or due - sending.utc_now() <= limits.PATIENCE
 
@@ -319,7 +322,8 @@ class Look:
         except Refused as error:
             if self.said.anew(words := f"{campaign.label} does not go on by itself: {_words(error)}"):
                 output.warn(words)
-            return error.exit_code
+            # A rehearsal that was left behind by going live is no alarm, at each look, for months.
+            return 0 if campaign.kind is Kind.REHEARSAL else error.exit_code
         except NewsletterError as error:
             output.print_error(error)
             return error.exit_code

@@ -107,16 +107,27 @@ def carry_out(order: Order, canary: str | None = None) -> None:
 
     ``canary`` is what a person has said of it now. Raises ``Occupied`` when another process is sending, on SQLite.
     """
-    from newsletter import sending
     from newsletter.cli import canary as canaries
 
-    campaign = sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
+    campaign = _begun(order)
     if campaign is not None and campaign.state is CampaignState.FINISHED:
         _tell_sent_before(order.engine, campaign)
         return
     if campaign is not None:
         canaries.going_on(order.engine, campaign, canary)
     _send(order, None if campaign else _prepare_unless_begun(order))
+
+
+def _begun(order: Order) -> Campaign | None:
+    """What is to be gone on with. An appointment has one rehearsal, and whoever finds it begun repeats none."""
+    from newsletter import sending
+    from newsletter.store import appointments
+    from newsletter.store.engine import read
+
+    one, again = order.appointment, order.again
+    if again and one is not None:
+        again = read(order.engine, lambda conn: appointments.campaign_of(conn, one)) is None
+    return sending.begun(order.engine, order.slug, order.list, order.kind, again=again)
 
 
 def _send(order: Order, ready: Ready | None) -> None:
@@ -138,17 +149,16 @@ def _send(order: Order, ready: Ready | None) -> None:
 
 
 def _begin_or_go_on(order: Order, ready: Ready | None, mine: str) -> Campaign:
-    from newsletter import freezing, recovery, sending
+    from newsletter import freezing, recovery
 
     told = False
-    while (
-        campaign := sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again)
-    ) is None:
+    while (campaign := _begun(order)) is None:
         ready = ready or planning.prepare(order)
         try:
             return _freeze(order, ready, mine)
         except freezing.InPreparation as busy:  # only where several can send: then this one joins in
-            if order.again and busy.campaign.state is not CampaignState.PREPARING:
+            started = busy.campaign.state is not CampaignState.PREPARING
+            if order.again and order.appointment is None and started:
                 raise Refused(
                     f"{busy.campaign.label} was started meanwhile.",
                     hint="Run the same command again to repeat it once more.",
@@ -211,12 +221,11 @@ def _dry_run(order: Order, options: Mapping[str, str | None]) -> None:
 
 def _prepare_unless_begun(order: Order) -> Ready | None:
     """None when another process has begun this very campaign meanwhile: two that start at once are one send."""
-    from newsletter import sending
 
     try:
         return planning.prepare(order)
     except Refused:
-        if sending.begun(order.engine, order.slug, order.list, order.kind, again=order.again) is None:
+        if _begun(order) is None:
             raise
         return None
 

@@ -26,6 +26,9 @@ from tests.cli.test_running import (
     received,
     set_back,
 )
+from tests.support import schedulers
+from tests.support.holding import HoldingServer
+from tests.support.publisher import crowd
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from newsletter.model import Email
-    from tests.support.holding import HoldingServer
     from tests.support.publisher import Publisher
 
 ONLY_ONE = 'allowlist = ["reader00001@example.org"]\nconnections'
@@ -311,3 +313,67 @@ def test_the_editors_hear_of_one_date_before_another_one_is_sent(tmp_path: Path)
         assert len(notices(made)) == 2
         assert server.recipients()[:2] == ["editor@example.org", "editor@example.org"]
         assert received(server) == EVERYBODY
+
+
+def test_two_schedulers_rehearse_once_and_neither_is_refused(tmp_path: Path) -> None:
+    """An exit code would call somebody who finds all well."""
+    with HoldingServer() as server:
+        made = schedulers.scheduled(tmp_path / "press", server.port, 3)
+        toml = made.root / "newsletter.toml"
+        allowed = f'mode = "allowlist"\nallowlist = ["{EVERYBODY[0]}"]'
+        toml.write_text(toml.read_text().replace('mode = "live"', allowed))
+        made.import_people(crowd(2))
+        found = schedulers.run(made, "race", 3)
+        assert received(server) == [EVERYBODY[0]] * 3
+        assert {each["code"] for each in found} == {0}
+
+
+def test_what_a_dead_sender_had_in_hand_does_not_wait_for_anybodys_next_try(tmp_path: Path) -> None:
+    """One is to be tried again in four hours; the others were in the hands of a sender that was killed."""
+    with publishing(tmp_path, hold_at=3) as (made, server):
+        cut_off(made, server)
+        engine = create_engine(f"sqlite:///{made.root / '.newsletter' / 'newsletter.db'}")
+        with engine.begin() as conn:
+            later = int((datetime.now(UTC) + timedelta(hours=4)).timestamp()) * 1_000_000
+            first = "state = 'accepted' AND seq = (SELECT min(seq) FROM delivery)"
+            again = f"UPDATE delivery SET state = 'pending', not_before = :later WHERE {first}"
+            assert conn.execute(text(again), {"later": later}).rowcount == 1
+        engine.dispose()
+        assert made.newsletter("run", "--once", check=False).returncode == 8
+        assert received(server) == EVERYBODY
+        assert made.newsletter("run", "--once").returncode == 0
+
+
+def test_one_look_says_what_waits_although_its_time_has_come(tmp_path: Path) -> None:
+    with publishing(tmp_path, hold_at=2) as (made, server):
+        toml = made.root / "newsletter.toml"
+        toml.write_text(toml.read_text().replace("[sending]", 'remind = "12h"\n[sending]'))
+        assert made.newsletter("run", "--once").stdout == "Nothing is to go out within 12 hours.\n"
+        another(made, "2027-11", "--at", "2099-01-01 10:00", "--confirm", "5")
+        process = made.start("send", "2027-11", "--confirm", "5")
+        wait_for(server.holding, process)
+        give_a_date(made)
+        said = made.newsletter("run", "--once").stdout
+        assert "2027-12 to readers waits: another process is sending" in said
+        assert "The next date: 2027-12 to readers" in said
+        server.release()
+        process.communicate()
+
+
+def test_a_rehearsal_that_was_cut_off_before_going_live_is_left_and_is_no_alarm(tmp_path: Path) -> None:
+    with publishing(tmp_path, hold_at=1) as (made, server):
+        live = (made.root / "newsletter.toml").read_text()
+        allowed = f'mode = "allowlist"\nallowlist = ["{EVERYBODY[0]}", "{EVERYBODY[1]}"]'
+        (made.root / "newsletter.toml").write_text(live.replace('mode = "live"', allowed))
+        moment = datetime.now(UTC) + timedelta(minutes=2)
+        made.newsletter("send", "2027-12", "--at", f"{moment:%Y-%m-%d %H:%M}", "--confirm", "2")
+        set_back(made, moment - timedelta(minutes=3))
+        process = made.start("run", "--once")
+        wait_for(server.holding, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        server.release()
+        (made.root / "newsletter.toml").write_text(live)
+        left = made.newsletter("run", "--once")
+        assert "2027-12 to readers (REHEARSAL) does not go on by itself" in left.stderr
+        assert len(received(server)) <= 1
