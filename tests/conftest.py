@@ -57,9 +57,10 @@ def postgresql_url(postgresql_server: postgresql.Server) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A test runs on each database; the SQLite file does not exist yet."""
+    """A test runs on each database, which has our tables and nothing in them."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql_url"))
+    shutil.copy(request.getfixturevalue("empty_file"), tmp_path / "newsletter.db")
     return f"sqlite:///{tmp_path / 'newsletter.db'}"
 
 

@@ -89,7 +89,9 @@ def no_page_beyond(made: Publisher, more: int) -> Iterator[None]:
         event.remove(Engine, "connect", limit)
 
 
-@pytest.mark.parametrize("room", [0, 8, 20, 32])
+@pytest.mark.parametrize(
+    "room", [0, pytest.param(8, marks=pytest.mark.full), 20, pytest.param(32, marks=pytest.mark.full)]
+)
 def test_a_full_disk_is_said_and_nothing_leaves_that_is_not_in_the_ledger(
     made: Publisher, server: HoldingServer, room: int
 ) -> None:
