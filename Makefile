@@ -12,7 +12,7 @@ NEWSLETTER := $(BIN)/newsletter
 
 help:
 	@echo "make demo      build the newest sample issue and send it to a folder, person by person"
-	@echo "make test      linters and all tests, at most five minutes"
+	@echo "make test      linters and all tests, six to seven minutes"
 	@echo "make preview   the newest issue in the browser, reloaded while you write"
 	@echo "make lint fmt  check or mend style, types and imports"
 	@echo "make docs      write the generated parts of docs/ anew"

@@ -334,6 +334,10 @@ PROOFS = (
     ),
     Proof("… also on PostgreSQL", in_a_folder(scheduling.kills_on_postgresql)),
     Proof(
+        "An approved issue of whose words, pictures, templates, settings, list or program one byte changed is not sent",
+        lambda: passing("tests/test_seals.py", "tests/test_approval.py", "tests/cli/test_approving.py"),
+    ),
+    Proof(
         "Ten years of schedules in all zones have each month once; a machine that was off holds or sends as configured",
         lambda: passing("tests/test_schedule.py", "tests/test_appointments.py", "tests/cli/test_running.py"),
     ),
