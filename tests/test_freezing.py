@@ -293,7 +293,6 @@ def test_killed_before_and_after_each_of_its_transactions_it_is_all_or_nothing(t
     assert started == [False] * (halves - 1) + [True] * 2
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.full)])
 def test_killed_at_random_moments_it_is_all_or_nothing_and_the_next_one_goes_on(tmp_path, kills):
     made, chance, issue, killed = publisher(tmp_path), random.Random(2026), 0, 0

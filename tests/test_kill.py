@@ -189,9 +189,7 @@ def test_killed_while_handing_over_in_memory(tmp_path: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_it_settles_what_is_in_flight_and_says_how_to_go_on(
     tmp_path: Path, number: int
 ) -> None:

@@ -89,9 +89,7 @@ def no_page_beyond(made: Publisher, more: int) -> Iterator[None]:
         event.remove(Engine, "connect", limit)
 
 
-@pytest.mark.parametrize(
-    "room", [0, pytest.param(8, marks=pytest.mark.full), 20, pytest.param(32, marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("room", [0, 8, 20, 32])
 def test_a_full_disk_is_said_and_nothing_leaves_that_is_not_in_the_ledger(
     made: Publisher, server: HoldingServer, room: int
 ) -> None:
